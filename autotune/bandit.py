@@ -6,9 +6,9 @@ from math import log, sqrt
 from random import Random
 
 from hybridc.autotune import _points
-from hybridc.compiler import strategies
 from hybridc.compiler.errors import PluginError
 from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
+from hybridc.compiler.tuning import strategies
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from random import Random
 from typing import Any
 
 from hybridc.autotune import _points
-from hybridc.compiler import strategies
 from hybridc.compiler.errors import PluginError
 from hybridc.compiler.interfaces import Match, Point, SearchTask, Strategy, Trial
-from hybridc.compiler.sketches import SKETCH, Sketches, sketches
+from hybridc.compiler.tuning import strategies
+from hybridc.compiler.tuning.sketches import SKETCH, Sketches, sketches
 
 _BATCH = 16  # points of one evolution; a proposal wants eight, and some of them were tried
 _ROUNDS = 4  # evolutions in one proposal

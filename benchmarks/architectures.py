@@ -28,7 +28,7 @@ from hybridc.compiler.conformance.comparison import Tolerance, difference
 from hybridc.compiler.conformance.examiner import judged
 from hybridc.compiler.conformance.record import Record
 from hybridc.compiler.conformance.suite import Result, Verdict
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 _SUITE = "architectures"
 _TOLERANCE = Tolerance(1e-3, 1e-4)

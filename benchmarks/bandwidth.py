@@ -13,7 +13,7 @@ from tvm import relax, te, tirx
 
 from hybridc.compiler import pipeline, settings, target
 from hybridc.compiler.interfaces import Context, PrimFunc
-from hybridc.compiler.rewrite import operator
+from hybridc.compiler.ir.rewrite import operator
 from hybridc.compiler.target import Target
 from hybridc.schedules.elementwise import Elementwise
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hybridc.compiler.errors import HybridcError
-from hybridc.compiler.files import reason
+from hybridc.compiler.filesystem.files import reason
 
 
 def run(main: Callable[[], object]) -> NoReturn:

@@ -17,7 +17,7 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.measurement import bench
 from hybridc.compiler.measurement.bench import Plan
 from hybridc.compiler.orchestration.attempt import Outcome
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 THREADS = 2
 MODELS = ("resnet-50", "bert-base")

@@ -24,7 +24,7 @@ from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.measurement import measure
 from hybridc.compiler.orchestration.attempt import Outcome
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 LIMITS = (0.9, 0.99, 0.999, 0.9999, 0.99999)
 # What medians of turns differ by where the same artifact runs twice.

@@ -25,7 +25,7 @@ from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.measurement.conditions import Conditions, Watch
 from hybridc.compiler.model import random_feed
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 THREADS = 2
 _ROWS, _WIDTH, _LAYERS = 128, 512, 2  # of products that take all threads half a millisecond

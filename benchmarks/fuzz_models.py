@@ -10,9 +10,10 @@ smallest model that fails the same way, and written with a line that shows it ag
 `--resume` gets each result as it comes; what it holds is not run again.  The JSON is that of
 `hybridc conformance --json`, for benchmarks/conformance_page.py.
 
-In a lower precision (`--dtype bf16`) answers are held to what rounding explains (see
-rounded_reference.py), and models without a product that can be lowered are unsupported.  With
-`--target avx2`, or TVM JSON that names a CPU, code is that of an older CPU, which this one runs.
+In a lower precision, or a pair (`--dtype bf16`, `fp16+int4-weights`), answers are held to what
+rounding explains (see rounded_reference.py), and models without a product that can be lowered are
+unsupported.  With `--target avx2`, or TVM JSON that names a CPU, code is that of an older CPU,
+which this one runs.
 """
 
 import argparse
@@ -46,13 +47,16 @@ from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.debugging.reduction import Budget, Reduction
 from hybridc.compiler.errors import HybridcError, InputError, ModelError
 from hybridc.compiler.model import TensorSpec, random_feed
-from hybridc.compiler.orchestration.precisions import CALIBRATED, FULL
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.orchestration.precisions import CALIBRATED, FULL, PAIRS
+from hybridc.compiler.runtime.session import InferenceSession
 
 Feed = Mapping[str, Any]
 _RUNS = 200  # of a reduction
 _SAMPLES = 4  # half of them give ranges; of a single one, random inputs would
+# How a precision is refused that finds nothing to lower, or of a pair only one does.
+_NOTHING = ("changes nothing in this model", "is no other than")
 _BATCH = 25  # models of NNSmith's that are made at a time
+_DTYPES = (FULL, *rounded_reference.ROUNDINGS, *PAIRS)
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def verdict(
     except ModelError as error:
         return "unsupported", str(error)
     except HybridcError as error:
-        nothing = how.dtype != FULL and "changes nothing in this model" in str(error)
+        nothing = how.dtype != FULL and any(said in str(error) for said in _NOTHING)
         return "unsupported" if nothing else "error", str(error)
     if how.dtype == FULL:
         differs = _differ(wanted, got)
@@ -187,7 +191,7 @@ def main() -> int:
     parser.add_argument("--nodes", type=count, default=10, help="operators of each")
     parser.add_argument("--generator", choices=("own", "nnsmith"), default="own")
     parser.add_argument("--interpreter", default=sys.executable, help="a Python with NNSmith")
-    parser.add_argument("--dtype", choices=(FULL, *rounded_reference.ROUNDINGS), default=FULL)
+    parser.add_argument("--dtype", choices=_DTYPES, default=FULL)
     parser.add_argument("--target", default="cpu", help="a CPU whose code this one runs")
     parser.add_argument("--output", type=Path, help="a folder for what fails, reduced")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results by now")

@@ -15,10 +15,10 @@ from typing import Any
 
 from gpu_rows import Machine, Row
 
-from hybridc.compiler import fork
-from hybridc.compiler.child import DIE_WITH_PARENT, ChildError
 from hybridc.compiler.errors import first_line
-from hybridc.compiler.fork import Limits
+from hybridc.compiler.processes import fork
+from hybridc.compiler.processes.child import DIE_WITH_PARENT, ChildError
+from hybridc.compiler.processes.fork import Limits
 
 _ROOMY = 2**62  # bytes: a GPU's driver maps more memory than any machine has
 POLL = 0.05  # seconds

@@ -15,13 +15,13 @@ from gpu_rows import Cells, Machine, Row, error, replayed, replayed_by_torch
 from tvm import relax
 
 from hybridc.compiler import pipeline
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.cuda import codegen
 from hybridc.compiler.errors import first_line
 from hybridc.compiler.interfaces import Context, NotApplicable, PrimFunc
 from hybridc.compiler.kernels.attention_form import holds_attention
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.compiler.target import Target
-from hybridc.compiler.tensors import to_numpy, to_tensor
 
 op: Any = relax.op
 SHAPES = (

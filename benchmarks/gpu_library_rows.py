@@ -54,7 +54,7 @@ def _session(case: Case, arrays: Sequence[Any], machine: Machine) -> tuple[Any, 
     import torch
 
     from hybridc.compiler import driver
-    from hybridc.compiler.session import InferenceSession
+    from hybridc.compiler.runtime.session import InferenceSession
 
     class Product(torch.nn.Module):
         def forward(self, one: Any, other: Any) -> Any:

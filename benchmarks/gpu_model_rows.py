@@ -124,7 +124,7 @@ def _session(
     model: Any, inputs: Any, way: str, machine: Machine, folder: Path
 ) -> tuple[Any, list[Any]]:
     """A session of what was compiled ahead, or with libraries of what is compiled now."""
-    from hybridc.compiler.session import InferenceSession
+    from hybridc.compiler.runtime.session import InferenceSession
 
     if "libraries" in way:
         session = InferenceSession(_artifact(model, inputs, _libraries(machine), machine))

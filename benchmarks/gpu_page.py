@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gpu_rows import Row
 
-from hybridc.compiler.files import replacing
-from hybridc.compiler.tables import table
+from hybridc.compiler.filesystem.files import replacing
+from hybridc.compiler.text.tables import table
 
 # How the result of a row begins that says nothing: time was short, which it need not be next time.
 _MISSED = ("not run", "not compiled in time", "no answer in time")

@@ -16,8 +16,8 @@ from pathlib import Path
 from gpu_ahead import POLL, forked
 from gpu_rows import Cells, Machine, Row
 
-from hybridc.compiler.child import ChildError
 from hybridc.compiler.errors import first_line
+from hybridc.compiler.processes.child import ChildError
 
 NO_TIME = "not run: no time was left"
 _LEAST = 5  # seconds in which a row may be begun

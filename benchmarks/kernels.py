@@ -10,7 +10,7 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler import pipeline, settings, target
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.hardware import peaks
 from hybridc.compiler.interfaces import Context, NotApplicable, PrimFunc
 from hybridc.compiler.kernels import bfloat16, bfloat16_lowering, contractions, packing

@@ -32,7 +32,7 @@ from tuning_kernels import Kernel, Matched, convolution, dense, layer_norm, prod
 
 from hybridc.compiler import settings, target
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.files import replacing
+from hybridc.compiler.filesystem.files import replacing
 from hybridc.compiler.log import keys
 
 THREADS = 2

@@ -21,7 +21,7 @@ from operator_models import KINDS, Case, drawn
 import hybridc
 from hybridc.compiler.errors import hint
 from hybridc.compiler.hardware.load import come_to_rest
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 _TURNS, _SECONDS = 5, 0.012
 # Calls of a turn that do not count: workers have to wake, and caches to fill.

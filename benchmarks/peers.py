@@ -19,11 +19,11 @@ import markdown
 import models
 from command_line import count
 
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.measurement import bench, profile
 from hybridc.compiler.measurement.bench import Comparison, Plan
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 THREADS = 2
 OURS = "hybridc"

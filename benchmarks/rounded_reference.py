@@ -7,7 +7,7 @@ what products read is stored so, and its other readers get it rounded too; likew
 
 import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -89,6 +89,16 @@ ROUNDINGS: Mapping[str, Rounding] = MappingProxyType(
 )
 
 
+def rounding(dtype: str) -> Rounding:
+    """What a precision rounds, or a pair: its weights are packed, then stored as activations."""
+    activations, _, packed = dtype.partition("+")
+    first = ROUNDINGS[activations]
+    if not packed:
+        return first
+    weights = ROUNDINGS[packed].weights
+    return replace(first, weights=lambda weight: first.weights(weights(weight)))
+
+
 _HALVES = MappingProxyType({"bf16": TensorProto.BFLOAT16, "fp16": TensorProto.FLOAT16})
 # These choose or move elements: what they read is rounded as what they make.
 _MOVES = frozenset({"Concat", "Flatten", "MaxPool", "Reshape", "Slice", "Split", "Transpose"})
@@ -162,11 +172,11 @@ def _stored(proto: Any, bits: int) -> Any:
 
 
 def run(proto: Any, feed: Mapping[str, Array], dtype: str) -> list[Array]:
-    """The outputs of a model in a precision of `ROUNDINGS`."""
+    """The outputs of a model in a precision of `ROUNDINGS`, or a pair of two."""
     constants = {numpy_helper.to_array(w).tobytes() for w in proto.graph.initializer}
-    operators = _operators(ROUNDINGS[dtype], constants)
-    if dtype in _HALVES:
-        proto = _stored(proto, _HALVES[dtype])
+    operators = _operators(rounding(dtype), constants)
+    if bits := _HALVES.get(dtype.partition("+")[0]):
+        proto = _stored(proto, bits)
     if dtype == "int8":
         proto = _mapped(proto)
     with np.errstate(all="ignore"):
@@ -229,7 +239,7 @@ def unexplained(
             continue
         error, expected = (float(np.abs(right - x).max(initial=0)) for x in (value, near))
         largest = float(np.abs(right).max(initial=0))
-        allowed = _TIMES * expected + (_ROUNDINGS * ROUNDINGS[dtype].unit + _SLACK) * largest
+        allowed = _TIMES * expected + (_ROUNDINGS * rounding(dtype).unit + _SLACK) * largest
         if not error <= allowed + _SLACK:
             return f"output {index}: off by {error:.3g}, rounding explains {expected:.3g}"
     return ""

@@ -28,9 +28,8 @@ import train_cost_model
 from command_line import count
 from sweep_collection import SWEEPS
 
-from hybridc.compiler import strategies
-from hybridc.compiler.files import replacing
-from hybridc.compiler.tuning import cost_model, posterior, simulate
+from hybridc.compiler.filesystem.files import replacing
+from hybridc.compiler.tuning import cost_model, posterior, simulate, strategies
 from hybridc.compiler.tuning.cost_model import CostModel, Floats
 from hybridc.compiler.tuning.simulate import Sweep
 

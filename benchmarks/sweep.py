@@ -30,12 +30,12 @@ from swept_kernels import SWEPT
 from tuning_kernels import Kernel, Matched
 
 from hybridc.compiler import settings, target
-from hybridc.compiler.build import TIR_PIPELINE
+from hybridc.compiler.building.build import TIR_PIPELINE
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.files import replacing
+from hybridc.compiler.filesystem.files import replacing
 from hybridc.compiler.interfaces import Point, PrimFunc, Space
-from hybridc.compiler.strategies import search_task
 from hybridc.compiler.target import Target
+from hybridc.compiler.tuning.strategies import search_task
 
 THREADS = 2
 # Points of a thinned space, those with the same schedule counted each; this share of them where

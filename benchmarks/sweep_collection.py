@@ -12,15 +12,15 @@ import tuning_kernels
 from swept_kernels import SWEPT
 from tuning_kernels import Matched
 
-from hybridc.compiler.files import replacing
+from hybridc.compiler.filesystem.files import replacing
 from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import keys
-from hybridc.compiler.strategies import search_task
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning import simulate
 from hybridc.compiler.tuning.cost_model import Floats, kendall
 from hybridc.compiler.tuning.features import PLAIN, Features
+from hybridc.compiler.tuning.strategies import search_task
 
 _FOLDER = Path(__file__).parent / "data"
 # By the bits of a vector of the machine that was swept: of AVX-512, and of AVX2.

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import tvm
 
-from hybridc.compiler.files import replacing
-from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.filesystem.files import replacing
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 
 # Seconds of one sample, at least; a clock's resolution and a thread's wake-up are below 1 % of it.
 _SAMPLE = 1e-3

@@ -27,12 +27,12 @@ from metaschedule import Search
 from side_by_side import Times
 from tuning_kernels import Kernel as Operator
 
-from hybridc.compiler import driver, pipeline, settings, strategies, target
+from hybridc.compiler import driver, pipeline, settings, target
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
-from hybridc.compiler.tuning import session, tasks
+from hybridc.compiler.tuning import session, strategies, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Algorithms, Budget, Caches, Tuning
 from hybridc.compiler.tuning.pool import Pool
@@ -122,7 +122,7 @@ def _file(name: str) -> Path:
 
 def _models_in_turn(path: Path, log: Path) -> Times:
     """Seconds of the model compiled without and with the log, in turn."""
-    from hybridc.compiler.session import InferenceSession
+    from hybridc.compiler.runtime.session import InferenceSession
 
     with tempfile.TemporaryDirectory() as folder:
         empty = Path(folder) / "empty.sqlite"

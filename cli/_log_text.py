@@ -12,8 +12,8 @@ _SERIES = ("target", "toolchain", "mode")
 
 def stats(data: dict[str, Any]) -> str:
     """Counts of records, then the best point of each kernel or the coverage of a model."""
-    from hybridc.compiler.tables import table
-    from hybridc.compiler.units import format_size
+    from hybridc.compiler.text.tables import table
+    from hybridc.compiler.text.units import format_size
 
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in data["verdicts"].items())
     kinds = ", ".join(
@@ -53,7 +53,7 @@ def waiting(count: int) -> list[str]:
 
 def _best_row(each: dict[str, Any]) -> tuple[str, ...]:
     """The fastest point of a kernel under some conditions."""
-    from hybridc.compiler.units import format_duration, format_point
+    from hybridc.compiler.text.units import format_duration, format_point
 
     return (
         *(
@@ -71,7 +71,7 @@ def row(record: "Record") -> tuple[str, ...]:
     """A record, as a row of a table."""
     import statistics
 
-    from hybridc.compiler.units import format_duration, format_point
+    from hybridc.compiler.text.units import format_duration, format_point
 
     time = format_duration(statistics.median(record.seconds)) if record.seconds else "-"
     keys = record.key[:_KEY], record.workload[:_KEY]

@@ -93,7 +93,8 @@ def glance(models: Sequence[Path]) -> None:
 
     Raises ModelError if one of them is not an ONNX model, or brings a parser down.
     """
-    from hybridc.compiler import frontend, untrusted
+    from hybridc.compiler import frontend
+    from hybridc.compiler.processes import untrusted
 
     for model in models:
         if frontend.is_onnx(model) and model.stat().st_size <= untrusted.GLANCED:

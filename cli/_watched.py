@@ -58,6 +58,6 @@ def _ended(child: int) -> int:
 def _die_with_parent() -> None:
     import ctypes
 
-    from hybridc.compiler.child import DIE_WITH_PARENT
+    from hybridc.compiler.processes.child import DIE_WITH_PARENT
 
     ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)

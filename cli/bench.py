@@ -20,11 +20,11 @@ from hybridc.cli._options import (
     shapes_of,
 )
 from hybridc.cli._output import emit_json, progress
-from hybridc.compiler import scratch
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.filesystem import scratch
 
 if TYPE_CHECKING:
-    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.artifacts.artifact import Artifact
     from hybridc.compiler.measurement.bench import Comparison, Contender, Plan
     from hybridc.compiler.measurement.profile import Profile
     from hybridc.compiler.model import TensorSpec
@@ -170,7 +170,7 @@ def _open(
     tell: Callable[[str], None],
 ) -> "Artifact":
     """Load the artifact, or compile the model and save it at `path`."""
-    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.artifacts.artifact import Artifact
 
     if source == path:
         return Artifact.load(path, plugins)
@@ -191,6 +191,6 @@ def _existing(path: Path) -> Path:
 
 def _profile(artifact: "Artifact", threads: int) -> "Profile":
     from hybridc.compiler.measurement import profile
-    from hybridc.compiler.session import InferenceSession
+    from hybridc.compiler.runtime.session import InferenceSession
 
     return profile.on_this_host(InferenceSession(artifact, threads), threads)

@@ -23,8 +23,8 @@ from hybridc.cli._options import (
     shapes_of,
 )
 from hybridc.cli._output import emit_json, progress
-from hybridc.compiler.files import check_place
-from hybridc.compiler.units import format_point
+from hybridc.compiler.filesystem.files import check_place
+from hybridc.compiler.text.units import format_point
 
 if TYPE_CHECKING:
     from hybridc.compiler.configuration.plans import Options
@@ -146,8 +146,8 @@ def _call(found: "Culprit", path: Path, options: "Options", slow: bool) -> str |
 
 
 def _write(found: "Culprit", path: Path) -> None:
-    from hybridc.compiler import script
     from hybridc.compiler.debugging import complaints
+    from hybridc.compiler.ir import script
 
     script.write_whole(complaints.alone(found), path)
 

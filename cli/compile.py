@@ -32,7 +32,7 @@ from hybridc.cli._output import emit_json, progress, results_alone
 from hybridc.cli._sections import COMPILE, Sectioned
 from hybridc.cli._steering import steering_options
 from hybridc.compiler.errors import ContractError
-from hybridc.compiler.files import check_place
+from hybridc.compiler.filesystem.files import check_place
 from hybridc.compiler.orchestration import precisions
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _check(options: "Options", model: Path, shapes: Shapes, untrusted: bool) -> 
     cascade.check(options)
     glance([model])
     if untrusted:
-        from hybridc.compiler.untrusted import examine
+        from hybridc.compiler.processes.untrusted import examine
 
         examine(model, shapes)
 
@@ -194,7 +194,7 @@ def _save(outcome: "Outcome", path: Path, keep_best: bool, as_json: bool) -> Non
 
 
 def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> None:
-    from hybridc.compiler.files import replacing
+    from hybridc.compiler.filesystem.files import replacing
     from hybridc.compiler.reporting import report_file
 
     if path is None:
@@ -229,7 +229,7 @@ def _data(outcome: "Outcome", path: Path | None) -> dict[str, Any]:
 def _summary(outcome: "Outcome", path: Path, limits: str, seconds: float) -> str:
     """The summary for the terminal: kernels, agreement, limits, and the time it all took."""
     from hybridc.compiler import dims
-    from hybridc.compiler.units import format_size
+    from hybridc.compiler.text.units import format_size
 
     where = f"{path} ({format_size(path.stat().st_size)}), compiled in {seconds:.1f} s"
     sizes = dims.certified(outcome.artifact.certificate)

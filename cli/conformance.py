@@ -90,8 +90,8 @@ def command(
     from hybridc.compiler.conformance.record import Record
     from hybridc.compiler.conformance.suite import Verdict, named
     from hybridc.compiler.errors import InputError
-    from hybridc.compiler.fork import Limits
     from hybridc.compiler.hardware import host
+    from hybridc.compiler.processes.fork import Limits
 
     if again and resume is None:
         raise InputError("--again reruns the cases in the file of --resume, which is missing")

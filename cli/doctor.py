@@ -18,7 +18,7 @@ def command(probe: bool, as_json: bool) -> int:
 
     Exits with 2 if something is broken.
     """
-    from hybridc.compiler import doctor
+    from hybridc.compiler.installation import doctor
 
     checks = doctor.examine()
     if probe and doctor.healthy(checks):

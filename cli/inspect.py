@@ -41,7 +41,7 @@ def command(
 
 def _artifact(path: Path) -> dict[str, Any]:
     """The manifest, certificate and kernels; loading checks every byte but runs nothing."""
-    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.artifacts.artifact import Artifact
 
     artifact = Artifact.load(path)
     return {
@@ -88,8 +88,8 @@ def _text(data: dict[str, Any], indent: str = "") -> str:
 
 
 def _lines(key: str, value: Any, indent: str) -> list[str]:
-    from hybridc.compiler.tables import table
-    from hybridc.compiler.units import format_duration, format_size
+    from hybridc.compiler.text.tables import table
+    from hybridc.compiler.text.units import format_duration, format_size
 
     inner = f"{indent}  "
     match value:

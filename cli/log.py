@@ -26,7 +26,7 @@ from hybridc.cli._options import (
 from hybridc.cli._output import emit_json
 
 if TYPE_CHECKING:
-    from hybridc.compiler.explain import Explained
+    from hybridc.compiler.log.explain import Explained
     from hybridc.compiler.log.store import Added, Faults, TuningLog
 
 _DAY = 86400.0
@@ -217,7 +217,7 @@ def _gc(log: str | None, older_than: int | None, max_size: str | None, as_json: 
     Expired claims, and descriptions that nothing refers to, are removed too.
     """
     from hybridc.compiler.log import upkeep
-    from hybridc.compiler.units import format_size, parse_size
+    from hybridc.compiler.text.units import format_size, parse_size
 
     oldest = None if older_than is None else older_than * _DAY
     largest = None if max_size is None else parse_size(max_size)
@@ -235,8 +235,8 @@ def _gc(log: str | None, older_than: int | None, max_size: str | None, as_json: 
 
 
 def _explain(opened: "TuningLog", model: Path, shapes: Shapes, **chosen: Any) -> "list[Explained]":
-    from hybridc.compiler import explain
     from hybridc.compiler.configuration import plans
+    from hybridc.compiler.log import explain
 
     options = plans.Options(
         target=chosen["target"],
@@ -261,13 +261,13 @@ def _coverage(found: "list[Explained]") -> dict[str, Any]:
 
 
 def _print(headers: Sequence[str], rows: Any) -> None:
-    from hybridc.compiler.tables import table
+    from hybridc.compiler.text.tables import table
 
     click.echo(table(headers, list(rows)))
 
 
 def _tell(added: "list[tuple[str, Added]]", as_json: bool) -> None:
-    from hybridc.compiler.units import counted
+    from hybridc.compiler.text.units import counted
 
     if as_json:
         emit_json(

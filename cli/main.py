@@ -22,9 +22,10 @@ import hybridc.cli
 from hybridc.cli._elsewhere import elsewhere
 from hybridc.cli._interrupts import INTERRUPTED, heeding
 from hybridc.cli._watched import watched
-from hybridc.compiler import settings, tvm_alone
+from hybridc.compiler import settings
 from hybridc.compiler.errors import HybridcError, hint
-from hybridc.compiler.packages import version_of
+from hybridc.compiler.installation.packages import version_of
+from hybridc.compiler.processes import tvm_alone
 
 # New objects between two garbage collections. A compilation makes millions of objects, few of them
 # in cycles: 3 to 8 % faster than with Python's 700.

@@ -6,7 +6,7 @@ from typing import IO
 import click
 
 from hybridc.cli._options import PLUGIN, TARGET, THREADS
-from hybridc.compiler.files import check_place
+from hybridc.compiler.filesystem.files import check_place
 
 
 @click.command()
@@ -47,7 +47,7 @@ def command(
     """
     if output is not None:
         check_place("-o", output, "ir.py")
-    from hybridc.compiler import script
+    from hybridc.compiler.ir import script
 
     if check:
         _require_here(target)

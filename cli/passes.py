@@ -72,7 +72,7 @@ def _doc(kind: type) -> str:
 
 
 def _text(data: dict[str, Any]) -> str:
-    from hybridc.compiler.tables import table
+    from hybridc.compiler.text.tables import table
 
     if "passes" in data:
         rows = [(entry["name"], entry["summary"]) for entry in data["passes"]]

@@ -10,10 +10,10 @@ import click
 
 from hybridc.cli._options import JSON, VERBOSE
 from hybridc.cli._output import emit_json, progress
-from hybridc.compiler import scratch
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.files import check_place
-from hybridc.compiler.units import parse_duration
+from hybridc.compiler.filesystem import scratch
+from hybridc.compiler.filesystem.files import check_place
+from hybridc.compiler.text.units import parse_duration
 
 
 @click.command()
@@ -143,7 +143,7 @@ def _runner(words: list[str], path: Path, timeout: float, match: str | None) -> 
 
 
 def _deliver(proto: Any, path: Path, before: int, runs: int, as_json: bool) -> None:
-    from hybridc.compiler.files import replacing
+    from hybridc.compiler.filesystem.files import replacing
 
     with replacing(path) as stream:
         stream.write(proto.SerializeToString())

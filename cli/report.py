@@ -6,7 +6,7 @@ import click
 
 from hybridc.cli._options import BACKEND_PLUGIN, JSON, THREADS, VERBOSE
 from hybridc.cli._output import emit_json, progress
-from hybridc.compiler.files import check_place
+from hybridc.compiler.filesystem.files import check_place
 
 
 @click.command()
@@ -39,7 +39,7 @@ def command(
 
     An artifact is native code: without --no-run, use only artifacts that you trust.
     """
-    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.artifacts.artifact import Artifact
 
     path = output or Path(f"{artifact.stem}.html")
     check_place("--output", path, "report.html")

@@ -43,12 +43,12 @@ def command(
 
     An artifact is native code: run only artifacts that you trust.
     """
-    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.artifacts.artifact import Artifact
 
     loaded = Artifact.load(artifact, plugin)
     feed = dict(_read(text) for text in inputs)
     from hybridc.compiler.model import OpaqueSpec
-    from hybridc.compiler.session import InferenceSession  # what it imports takes seconds
+    from hybridc.compiler.runtime.session import InferenceSession  # what it imports takes seconds
 
     session = InferenceSession(loaded, threads)
     for spec in session.artifact.inputs:
@@ -65,8 +65,8 @@ def command(
 
 def _read(text: str) -> "tuple[str, Array]":
     """Read `NAME=FILE.npy`; arrays of Python objects are refused, since those are pickles."""
-    from hybridc.compiler import numpy_files
     from hybridc.compiler.errors import InputError
+    from hybridc.compiler.filesystem import numpy_files
 
     name, equals, file = text.partition("=")
     if not equals or not file:
@@ -111,7 +111,7 @@ def _files(path: Path, result: Any) -> "Iterator[tuple[Path, Array]]":
 def _write(path: Path, array: "Array") -> None:
     import numpy as np
 
-    from hybridc.compiler.files import replacing
+    from hybridc.compiler.filesystem.files import replacing
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:

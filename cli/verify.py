@@ -10,7 +10,7 @@ from hybridc.cli._output import emit_json, progress, results_alone
 from hybridc.compiler.errors import ContractError
 
 if TYPE_CHECKING:
-    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.artifacts.artifact import Artifact
     from hybridc.compiler.assurance.recheck import Recheck
 
 
@@ -50,7 +50,7 @@ def command(
 
     An artifact is native code: verify only artifacts that you trust.
     """
-    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.artifacts.artifact import Artifact
     from hybridc.compiler.assurance import validation
     from hybridc.compiler.assurance.recheck import recheck
 
@@ -79,7 +79,7 @@ def _data(found: "Recheck", artifact: "Artifact") -> dict[str, Any]:
 
 def _text(found: "Recheck", artifact: "Artifact") -> str:
     from hybridc.compiler import dims
-    from hybridc.compiler.tables import table
+    from hybridc.compiler.text.tables import table
 
     if found.empty:
         nothing = "nothing was measured: there is no limit to check (--model compares the answers)"

@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import frontend, pipeline, plugin
-from hybridc.compiler.advisers import MakeAdviser, adviser
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance import not_numbers, samples
 from hybridc.compiler.assurance.calibration import Data
 from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.assurance.contract import VALIDATE, Contract
 from hybridc.compiler.assurance.samples import Samples
+from hybridc.compiler.building.unscheduled import Unscheduled
 from hybridc.compiler.configuration import plans, presets
 from hybridc.compiler.configuration.config import HybridConfig
 from hybridc.compiler.configuration.plans import NearHits, Options, Plan, Verify
 from hybridc.compiler.errors import ContractError, InputError
+from hybridc.compiler.frontends.onnx_reference import OnnxReference
 from hybridc.compiler.instruments import Timing
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.log.advisers import MakeAdviser, adviser
 from hybridc.compiler.measurement import profile
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.model import Array, Model
@@ -37,10 +39,8 @@ from hybridc.compiler.orchestration.decisions import NO_TIME
 from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget
 from hybridc.compiler.orchestration.workshop import Workshop
-from hybridc.compiler.reference import OnnxReference
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.compiler.tuning.plan import Algorithms, Tuning
-from hybridc.compiler.unscheduled import Unscheduled
 
 
 def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hybridc compile`

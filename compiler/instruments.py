@@ -14,8 +14,8 @@ from pathlib import Path
 from hybridc.compiler import plugin
 from hybridc.compiler.assurance import answers, verify
 from hybridc.compiler.errors import HybridcError, InputError
-from hybridc.compiler.evaluate import evaluate_model
 from hybridc.compiler.interfaces import IRModule, Pass
+from hybridc.compiler.ir.evaluate import evaluate_model
 from hybridc.compiler.model import Array, Feed, Model
 from hybridc.compiler.monitoring.timeline import Timeline
 
@@ -114,7 +114,7 @@ class NumericVerify:
 def _on_gpu(module: IRModule) -> bool:
     from tvm import tirx
 
-    from hybridc.compiler.memory import is_bound
+    from hybridc.compiler.ir.memory import is_bound
 
     kernels = [func for func in module.functions.values() if isinstance(func, tirx.PrimFunc)]
     return any(is_bound(kernel) for kernel in kernels)

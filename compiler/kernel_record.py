@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from hybridc.compiler.units import format_point
+from hybridc.compiler.text.units import format_point
 
 State = Literal["warm", "cold"]  # of the caches when a kernel is called
 

@@ -35,7 +35,7 @@ class Target:
     host, or the defaults where nothing was, or another CPU is meant.
     `attributes` are features that differ from those of `cpu`, by LLVM's names after + or -: virtual
     machines hide some of their CPU's.  `near` is of the model that is compiled: whether its weights
-    stay in the last cache from one run to the next (see `cached_weights`).
+    stay in the last cache from one run to the next (see `hardware.cached_weights`).
     """
 
     cpu: str
@@ -158,7 +158,7 @@ def parse(text: str, threads: int | None = None) -> Target:
         return _from_json(_read_json(text), threads)
     if text == "cpu":
         here = _cpu(None, threads)
-        return replace(here, machine=machine.known(here.threads, here.vector_bits))
+        return replace(here, machine=machine.known(here.cpu, here.threads, here.vector_bits))
     if text in TAGS:
         return _cpu(TAGS[text], threads)
     if text == CUDA:
@@ -251,7 +251,7 @@ def _cpu(cpu: str | None, threads: int | None, attributes: tuple[str, ...] = ())
     features = frozenset(named & host.ISA_FEATURES)
     l1, l2, l3 = host.cache_sizes()
     plain = Target(name, features, threads or host.cores(), l1, l2, l3, attributes=attributes)
-    return replace(plain, machine=machine.unprobed(plain.vector_bits))
+    return replace(plain, machine=machine.unprobed(name, plain.vector_bits))
 
 
 def hidden(named: Set[str]) -> tuple[str, ...]:

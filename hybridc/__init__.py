@@ -8,15 +8,15 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from hybridc.compiler import forkable
+from hybridc.compiler.processes import forkable
 
 if TYPE_CHECKING:
-    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.artifacts.artifact import Artifact
     from hybridc.compiler.assurance.contract import Contract
     from hybridc.compiler.configuration.config import HybridConfig
     from hybridc.compiler.driver import compile  # noqa: A004 - the verb that users look for
     from hybridc.compiler.dynamo.torch_backend import torch_backend
-    from hybridc.compiler.session import InferenceSession
+    from hybridc.compiler.runtime.session import InferenceSession
 
     __version__: str
 
@@ -33,10 +33,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Artifact": "artifact",
+    "Artifact": "artifacts.artifact",
     "Contract": "assurance.contract",
     "HybridConfig": "configuration.config",
-    "InferenceSession": "session",
+    "InferenceSession": "runtime.session",
     "compile": "driver",
     "torch_backend": "dynamo.torch_backend",
 }

@@ -1,6 +1,6 @@
 """hybridc as an ONNX backend: `import hybridc.onnx_backend as backend`."""
 
-from hybridc.compiler.onnx_backend import (
+from hybridc.compiler.conformance.onnx_backend import (
     HybridcBackend,
     Prepared,
     is_compatible,

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from hybridc.compiler import cached_weights
+from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
 from hybridc.compiler.kernel_record import Alternatives, KernelRecord, State
 from hybridc.compiler.kernels import contractions, vector_width, winograd, winograd_transforms

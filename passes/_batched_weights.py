@@ -5,9 +5,9 @@ from math import prod
 import numpy as np
 
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.ir.rewrite import Expr, are_known, shape
 from hybridc.compiler.kernels import batch_matmul, packing
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, are_known, shape
 from hybridc.compiler.target import Target
 
 _FLOATS = {"float32", "float16", "bfloat16"}

@@ -7,7 +7,7 @@ from typing import Any
 from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import IRModule, PrimFunc
-from hybridc.compiler.rewrite import operator
+from hybridc.compiler.ir.rewrite import operator
 
 Var = Any  # tvm.relax.Var
 Call = Any  # tvm.ir.Call

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from hybridc.compiler.ir.rewrite import Expr, Graph, constant, operator, shape
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, Graph, constant, operator, shape
 from hybridc.passes import _quantization
 
 op: Any = relax.op

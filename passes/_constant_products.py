@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from hybridc.compiler.ir.rewrite import Expr, Graph, operator
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, Graph, operator
 from hybridc.passes import _convolutions
 
 _FLOAT = "float32"

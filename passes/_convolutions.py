@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.ir.rewrite import Expr, Graph, shape
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, Graph, shape
 
 
 def is_channels_last(call: Expr) -> bool:

@@ -8,7 +8,7 @@ from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
 from hybridc.compiler.interfaces import IRModule, PrimFunc
-from hybridc.compiler.rewrite import bindings_of, operator
+from hybridc.compiler.ir.rewrite import bindings_of, operator
 
 # TVM's kind of operators that are inlined, at most: injective ones.
 _INLINED = 2

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     Expr,
     Graph,
     are_known,
@@ -16,6 +15,7 @@ from hybridc.compiler.rewrite import (
     shape,
     with_attributes,
 )
+from hybridc.compiler.model import Array
 from hybridc.passes import _quantization
 from hybridc.passes._quantization import Quantized
 

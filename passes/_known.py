@@ -9,9 +9,9 @@ import tvm
 from tvm import relax
 from tvm.error import InternalError
 
-from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.ir.evaluate import evaluate
+from hybridc.compiler.ir.rewrite import Expr, Graph, constant, is_open, operator, shape
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, Graph, constant, is_open, operator, shape
 from hybridc.passes import _numpy_operators
 
 # Quantised weights stay integers; `integer-arithmetic` multiplies with them.

@@ -6,7 +6,7 @@ from typing import Any
 from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.rewrite import bindings_of, operator, relax_functions, updated, with_blocks
+from hybridc.compiler.ir.rewrite import bindings_of, operator, relax_functions, updated, with_blocks
 
 
 def viewed(module: IRModule) -> IRModule:

@@ -8,8 +8,8 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from hybridc.compiler.ir.rewrite import Expr, Graph, constant, operator, shape
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, Graph, constant, operator, shape
 
 op: Any = relax.op
 

@@ -9,9 +9,9 @@ import tvm
 from tvm import relax
 from tvm_ffi import structural_map
 
+from hybridc.compiler.ir.rewrite import Expr, Graph, constant, operator, shape
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization.products import Product
-from hybridc.compiler.rewrite import Expr, Graph, constant, operator, shape
 from hybridc.passes import _rounding, _sites
 from hybridc.passes._rounding import Storage
 from hybridc.passes._sites import Site

@@ -10,7 +10,7 @@ from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_walk
 
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.rewrite import bindings_of, operator
+from hybridc.compiler.ir.rewrite import bindings_of, operator
 
 # Elements of a result for each of what is broadcast to it, and of the whole result, from which on
 # a kernel of its own pays: a sigmoid takes 1.4 cycles an element, the start of a kernel 5,000.

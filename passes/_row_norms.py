@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from hybridc.compiler.rewrite import Expr, Graph, are_known, constant, operator, shape
+from hybridc.compiler.ir.rewrite import Expr, Graph, are_known, constant, operator, shape
 
 op: Any = relax.op
 

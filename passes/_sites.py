@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from tvm import relax
 
+from hybridc.compiler.ir.rewrite import Expr, Graph, bindings_of, operator, shape
 from hybridc.compiler.quantization.products import Product
-from hybridc.compiler.rewrite import Expr, Graph, bindings_of, operator, shape
 
 # What only moves numbers, or chooses the largest: quantisation may as well come before it.
 _MOVES = ("nn.max_pool2d", "permute_dims", "reshape", "squeeze")

@@ -2,7 +2,7 @@
 
 from tvm import relax
 
-from hybridc.compiler.rewrite import Expr, Graph, operator
+from hybridc.compiler.ir.rewrite import Expr, Graph, operator
 
 # From here on the tangent is 1; e^x squared does not overflow.
 _LARGEST = {"float16": 5.0, "bfloat16": 20.0, "float32": 20.0}

@@ -8,9 +8,9 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.ir.rewrite import Expr, constant, shape, tidy, updated
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization.products import Product
-from hybridc.compiler.rewrite import Expr, constant, shape, tidy, updated
 from hybridc.passes import _rounding
 from hybridc.passes._rounding import Storage
 

@@ -7,9 +7,7 @@ import numpy as np
 from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.kernels import turned_weights
-from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     Expr,
     Graph,
     constant,
@@ -20,6 +18,8 @@ from hybridc.compiler.rewrite import (
     updated,
     with_attributes,
 )
+from hybridc.compiler.kernels import turned_weights
+from hybridc.compiler.model import Array
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}
 # Bytes that a thread reads at once; of pixels, whose channels are few, half as many do.

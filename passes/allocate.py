@@ -6,7 +6,7 @@ from tvm import relax
 from tvm.ir.transform import Sequential
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import unless_same
+from hybridc.compiler.ir.rewrite import unless_same
 
 
 @dataclass(frozen=True)

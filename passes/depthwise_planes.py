@@ -8,9 +8,7 @@ import numpy as np
 from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.kernels import depthwise_planes
-from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     Expr,
     Graph,
     are_known,
@@ -20,6 +18,8 @@ from hybridc.compiler.rewrite import (
     shape,
     updated,
 )
+from hybridc.compiler.kernels import depthwise_planes
+from hybridc.compiler.kernels.contractions import Conv2d
 
 # Tensors of fewer axes have no layout that a transpose could change.
 _LEAST_AXES = 3

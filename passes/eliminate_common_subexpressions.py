@@ -8,9 +8,9 @@ from blake3 import blake3
 from tvm import relax
 from tvm_ffi import structural_map
 
-from hybridc.compiler import tensors
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, relax_functions, tidy, unless_same, updated
+from hybridc.compiler.ir.rewrite import Expr, relax_functions, tidy, unless_same, updated
+from hybridc.compiler.runtime import tensors
 
 
 @dataclass(frozen=True)

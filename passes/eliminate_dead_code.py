@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import unless_same
+from hybridc.compiler.ir.rewrite import unless_same
 
 
 @dataclass(frozen=True)

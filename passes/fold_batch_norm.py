@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.ir.rewrite import Expr, Graph, Rule, constant, operator, rewrite, shape
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, Graph, Rule, constant, operator, rewrite, shape
 
 Wide = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite, shape
+from hybridc.compiler.ir.rewrite import Expr, Graph, constant, operator, rewrite, shape
 from hybridc.passes import _known
 
 # Their second operand is a weight: kernels, packing and folding all want it known.

@@ -6,7 +6,7 @@ from math import inf
 from types import MappingProxyType
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, with_attributes
+from hybridc.compiler.ir.rewrite import Expr, Graph, operator, rewrite, with_attributes
 
 # The value that each operator takes its own padding to have.
 _OWN_PADDING: Mapping[str, float] = MappingProxyType(

@@ -13,8 +13,7 @@ from tvm.ir.transform import PassContext, Sequential, module_pass
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.kernels.joins import joined_axis
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     bindings_of,
     graph_of,
     operator,
@@ -22,6 +21,7 @@ from hybridc.compiler.rewrite import (
     unless_same,
     updated,
 )
+from hybridc.compiler.kernels.joins import joined_axis
 from hybridc.passes import _grown, _last_views, _repeated
 
 _NARROW = {"int8", "uint8"}

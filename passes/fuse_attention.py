@@ -7,10 +7,7 @@ import numpy as np
 from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.kernels.attention import attention
-from hybridc.compiler.kernels.attention_form import Attention, Fill, Operand
-from hybridc.compiler.kernels.attention_stages import attention_stages, fits
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     Expr,
     Graph,
     are_known,
@@ -20,6 +17,9 @@ from hybridc.compiler.rewrite import (
     shape,
     updated,
 )
+from hybridc.compiler.kernels.attention import attention
+from hybridc.compiler.kernels.attention_form import Attention, Fill, Operand
+from hybridc.compiler.kernels.attention_stages import attention_stages, fits
 from hybridc.compiler.target import Target
 from hybridc.passes import _known
 

@@ -7,8 +7,7 @@ import tvm_ffi
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     Expr,
     Graph,
     constant,
@@ -17,6 +16,7 @@ from hybridc.compiler.rewrite import (
     shape,
     with_attributes,
 )
+from hybridc.compiler.model import Array
 from hybridc.passes import _row_norms
 
 _OF_CHANNELS = ("nn.instance_norm", "nn.group_norm")

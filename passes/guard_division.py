@@ -12,7 +12,7 @@ from tvm.tirx import Div, FloorDiv, FloorMod, Let, Mod, Select
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
-from hybridc.compiler.rewrite import rewrite_kernels
+from hybridc.compiler.ir.rewrite import rewrite_kernels
 
 Expr = Any  # tvm.ir.Expr
 

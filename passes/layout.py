@@ -7,7 +7,7 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     Expr,
     Graph,
     bindings_of,

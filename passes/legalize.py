@@ -11,6 +11,15 @@ from tvm.relax.backend import DispatchSortScan
 
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.ir.rewrite import (
+    calls,
+    opened,
+    operator,
+    rewrite,
+    shape,
+    unless_same,
+    updated,
+)
 from hybridc.compiler.kernels import (
     extrema,
     hyperbolic,
@@ -29,7 +38,6 @@ from hybridc.compiler.kernels import (
 )
 from hybridc.compiler.kernels.batch_matmul import batch_matmul, matrix_vector, open_matmul
 from hybridc.compiler.kernels.packing import group_of_activations
-from hybridc.compiler.rewrite import calls, opened, operator, rewrite, shape, unless_same, updated
 from hybridc.compiler.target import Target
 
 # Types of both operands and of the result.

@@ -6,7 +6,7 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape, with_attributes
+from hybridc.compiler.ir.rewrite import Expr, Graph, operator, rewrite, shape, with_attributes
 
 _UNARY = frozenset(
     {

@@ -6,7 +6,7 @@ from typing import Any
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape
+from hybridc.compiler.ir.rewrite import Expr, Graph, operator, rewrite, shape
 
 op: Any = relax.op
 

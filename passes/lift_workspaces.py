@@ -9,7 +9,7 @@ from tvm import relax, s_tir, tirx
 from tvm.ir.expr import Call
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
-from hybridc.compiler.rewrite import relax_functions, updated, with_blocks
+from hybridc.compiler.ir.rewrite import relax_functions, updated, with_blocks
 
 _SCOPES = ("", "global")
 

@@ -8,7 +8,7 @@ import numpy as np
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     Expr,
     Graph,
     are_known,

@@ -12,7 +12,7 @@ from tvm_ffi import structural_map
 
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     Expr,
     constant,
     operator,

@@ -11,9 +11,7 @@ from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
-from hybridc.compiler.kernels import kernel_cost
-from hybridc.compiler.kernels.tensor_expressions import KERNEL, kinds_in
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     bindings_of,
     operator,
     relax_functions,
@@ -21,6 +19,8 @@ from hybridc.compiler.rewrite import (
     updated,
     with_blocks,
 )
+from hybridc.compiler.kernels import kernel_cost
+from hybridc.compiler.kernels.tensor_expressions import KERNEL, kinds_in
 from hybridc.passes._narrow import on_narrow
 
 _NARROW, _WIDE = "bfloat16", "float32"

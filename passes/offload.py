@@ -5,11 +5,11 @@ from typing import Any
 
 from hybridc.compiler.delegation import regions
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.ir.rewrite import tidy
 from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.offload import calls, match
 from hybridc.compiler.offload.match import Found
-from hybridc.compiler.rewrite import tidy
 
 
 @dataclass(frozen=True)

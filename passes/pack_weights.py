@@ -11,6 +11,17 @@ from tvm import relax, tirx
 
 from hybridc.compiler.aot import worth
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.ir.rewrite import (
+    Expr,
+    Graph,
+    are_known,
+    constant,
+    opened,
+    operator,
+    rewrite,
+    shape,
+    updated,
+)
 from hybridc.compiler.kernels import (
     byte_windows,
     contractions,
@@ -25,17 +36,6 @@ from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.winograd_work import Choice, Layer
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import compression
-from hybridc.compiler.rewrite import (
-    Expr,
-    Graph,
-    are_known,
-    constant,
-    opened,
-    operator,
-    rewrite,
-    shape,
-    updated,
-)
 from hybridc.compiler.target import Target
 from hybridc.passes import (
     _algorithms,

@@ -9,13 +9,13 @@ import numpy as np
 from hybridc.compiler import plugin
 from hybridc.compiler.errors import PassError, hint
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.ir.rewrite import Graph, calls, graph_of, operator, tidy, updated
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import activations, products
 from hybridc.compiler.quantization.activations import Calibration, Observed
 from hybridc.compiler.quantization.observers import OBSERVERS, affine, minmax
 from hybridc.compiler.quantization.products import Product
 from hybridc.compiler.quantization.sensitivity import Lowered, Operator
-from hybridc.compiler.rewrite import Graph, calls, graph_of, operator, tidy, updated
 from hybridc.passes import _migration, _rounding, _sites, _switches
 from hybridc.passes._quantized_graph import QuantizedGraph
 from hybridc.passes._rounding import Storage

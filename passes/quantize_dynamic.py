@@ -8,9 +8,9 @@ import numpy as np
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.ir.rewrite import Expr, Graph, constant, operator, rewrite
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
-from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite
 from hybridc.passes import _constant_products
 
 op: Any = relax.op

@@ -10,13 +10,10 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 
-from hybridc.compiler import cached_weights
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.kernels import grouped_weights, packing, vector_width, weight_only
-from hybridc.compiler.model import Array
-from hybridc.compiler.quantization import compression, group_quantization
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     Expr,
     Graph,
     constant,
@@ -27,8 +24,11 @@ from hybridc.compiler.rewrite import (
     shape,
     updated,
 )
+from hybridc.compiler.kernels import grouped_weights, packing, vector_width, weight_only
+from hybridc.compiler.model import Array
+from hybridc.compiler.quantization import compression, group_quantization
 from hybridc.compiler.target import CUDA, Target
-from hybridc.compiler.units import format_size
+from hybridc.compiler.text.units import format_size
 from hybridc.passes import _constant_products, _convolutions
 
 # Rows of the strips that a product with an open number of them is cut into.

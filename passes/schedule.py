@@ -7,9 +7,10 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_walk
 
-from hybridc.compiler import cached_weights, plugin, strips
+from hybridc.compiler import plugin, strips
 from hybridc.compiler.aot import worth
 from hybridc.compiler.errors import PassError, described
+from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import (
     Context,
     IRModule,
@@ -20,12 +21,12 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
+from hybridc.compiler.ir.rewrite import updated
 from hybridc.compiler.kernel_record import KernelRecord, State, faulty
 from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.log import keys
-from hybridc.compiler.rewrite import updated
 from hybridc.compiler.target import Target
-from hybridc.compiler.units import format_point
+from hybridc.compiler.text.units import format_point
 
 
 @dataclass(frozen=True)

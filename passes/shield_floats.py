@@ -10,7 +10,7 @@ from tvm.tirx import Cast, Let
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
-from hybridc.compiler.rewrite import rewrite_kernels
+from hybridc.compiler.ir.rewrite import rewrite_kernels
 
 Expr = Any  # tvm.ir.Expr
 

@@ -8,8 +8,8 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.ir.rewrite import Graph, operator, rewrite, shape
 from hybridc.compiler.kernels import joins
-from hybridc.compiler.rewrite import Graph, operator, rewrite, shape
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import updated
+from hybridc.compiler.ir.rewrite import updated
 
 # What `decompose_reduction` calls the block that it makes of another's start.
 _DECOMPOSED = "_init"

@@ -18,7 +18,7 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, are_known, operator, rewrite, shape
+from hybridc.compiler.ir.rewrite import Expr, Graph, are_known, operator, rewrite, shape
 from hybridc.compiler.target import Target
 from hybridc.passes import _phases
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.ir.rewrite import updated
 from hybridc.compiler.kernels import weight_only
 from hybridc.compiler.kernels.attention_form import holds_attention
 from hybridc.compiler.kernels.kernel_cost import MULTIPLY, factors
 from hybridc.compiler.kernels.tensor_expressions import kinds_in
-from hybridc.compiler.rewrite import updated
 
 _TF32 = "tf32"
 

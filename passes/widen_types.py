@@ -6,8 +6,8 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.ir.rewrite import Expr, Graph, operator, rewrite
 from hybridc.compiler.kernels import resampling
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite
 
 # Their result has a type of its own, whatever that of the operands.
 _FIXED = frozenset(

@@ -10,9 +10,9 @@ from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.ir.rewrite import rewrite_kernels
 from hybridc.compiler.kernels import wrapping
 from hybridc.compiler.kernels.imported import with_functions
-from hybridc.compiler.rewrite import rewrite_kernels
 
 Expr = Any  # tvm.ir.Expr
 

@@ -6,8 +6,8 @@ from typing import ClassVar
 from tvm.error import InternalError
 from tvm.s_tir import ScheduleError
 
-from hybridc.compiler import memory
 from hybridc.compiler.interfaces import Match, Point, PrimFunc, Schedule, ScheduleRule, Space
+from hybridc.compiler.ir import memory
 from hybridc.compiler.target import CUDA, Target
 from hybridc.schedules.cuda import any_nest, launch_loops
 from hybridc.schedules.loops import analysis, transforms

@@ -17,8 +17,8 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
-from hybridc.compiler.sketches import SKETCH, THREADS, Sketches, sketches
 from hybridc.compiler.target import Target
+from hybridc.compiler.tuning.sketches import SKETCH, THREADS, Sketches, sketches
 from hybridc.schedules.loops import analysis, transforms
 from hybridc.schedules.products import tiling
 from hybridc.schedules.rows import row_loops, row_stages

@@ -25,10 +25,10 @@ import tvm
 from tvm import tirx
 from tvm_ffi import structural_map, structural_visit
 
-from hybridc.compiler import memory
 from hybridc.compiler.cuda import codegen, launches
 from hybridc.compiler.cuda.resources import Launch
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.ir import memory
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 

@@ -68,7 +68,7 @@ def feed(func: PrimFunc, seed: int = 0) -> list[Array]:
 def reference(func: PrimFunc, arrays: Iterable[Array]) -> list[Array]:
     """What the unscheduled function computes, by TVM's own lowering for the CPU."""
     from hybridc.compiler.kernels import bfloat16_lowering
-    from hybridc.compiler.tensors import to_numpy, to_tensor
+    from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 
     held = [np.array(array) for array in arrays]
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})

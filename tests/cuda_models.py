@@ -11,9 +11,9 @@ from tvm import relax
 from hybridc.compiler import frontend, pipeline, plugin
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.interfaces import Context, IRModule
+from hybridc.compiler.ir.rewrite import bindings_of, operator
 from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.model import Array, Model, random_feed
-from hybridc.compiler.rewrite import bindings_of, operator
 from hybridc.compiler.target import Target
 
 

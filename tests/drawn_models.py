@@ -22,7 +22,7 @@ from hybridc.compiler import pipeline
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import Outcome, compile_source
 from hybridc.compiler.interfaces import Match, Point, ScheduleRule
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.compiler.target import Target
 
 FEW = settings(max_examples=10, deadline=None, derandomize=True)

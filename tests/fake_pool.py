@@ -10,12 +10,11 @@ from typing import Any
 import faulty_rule
 import pytest
 
-from hybridc.compiler import strategies
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning import tasks
+from hybridc.compiler.tuning import strategies, tasks
 from hybridc.compiler.tuning.drift import Drift
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError

@@ -15,10 +15,10 @@ from tvm.script import from_source
 
 from hybridc.compiler import pipeline
 from hybridc.compiler.errors import HybridcError
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir.evaluate import evaluate
+from hybridc.compiler.ir.rewrite import calls
 from hybridc.compiler.model import Array, TensorSpec, random_feed
-from hybridc.compiler.rewrite import calls
 from hybridc.compiler.target import Target
 
 FOLDER = Path(__file__).parent / "passes"

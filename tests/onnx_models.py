@@ -7,7 +7,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 import hybridc
-from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.model import Model, random_feed
 
 FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE

@@ -6,8 +6,8 @@ from typing import Any
 from tvm import relax
 
 from hybridc.compiler import pipeline, target
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.model import Array
 
 _STEPS = (

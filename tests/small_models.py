@@ -10,7 +10,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.model import Array, TensorSpec
 
 RNG = np.random.default_rng(3)

@@ -13,12 +13,12 @@ from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812 - its usual name
 
 import hybridc
-from hybridc.compiler import stack
 from hybridc.compiler.aot import parts, worth
 from hybridc.compiler.aot.join import BY_KERNEL
 from hybridc.compiler.aot.region import Failures, Kernel
+from hybridc.compiler.building import stack
 from hybridc.compiler.model import Array, random_feed
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 SHAPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
 

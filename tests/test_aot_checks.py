@@ -10,10 +10,10 @@ from onnx import TensorProto, helper
 from tvm import tirx
 
 import hybridc
-from hybridc.compiler import stack
 from hybridc.compiler.aot.checks import trusting
+from hybridc.compiler.building import stack
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 TOLD = b"Mismatched"  # how every message about an argument begins
 

@@ -10,8 +10,8 @@ import numpy as np
 import safetensors
 from example_artifact import WEIGHTS, make
 
-from hybridc.compiler import archive
-from hybridc.compiler.artifact import Artifact, lock_of
+from hybridc.compiler.artifacts import archive
+from hybridc.compiler.artifacts.artifact import Artifact, lock_of
 from hybridc.compiler.hardware import host
 from hybridc.compiler.kernel_record import KernelRecord
 

@@ -11,10 +11,10 @@ from example_artifact import JSON_VALUES, make
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridc.compiler import archive
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts import archive
+from hybridc.compiler.artifacts.artifact import Artifact
+from hybridc.compiler.artifacts.weights import encode
 from hybridc.compiler.errors import ArtifactError
-from hybridc.compiler.weights import encode
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,7 @@ def test_an_interrupt_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
 SAVE_LARGE = """
 import dataclasses, os, resource, signal, sys
 import numpy as np
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 path = sys.argv[1]
 old = Artifact.load(path)
 large = dataclasses.replace(old, weights={"w": np.ones(10**6, np.float32)})

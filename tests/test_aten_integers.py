@@ -9,7 +9,7 @@ from test_aten_decompositions import ours, same
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.frontends import torch_model
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 torch = pytest.importorskip("torch")
 

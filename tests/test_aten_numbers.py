@@ -16,7 +16,7 @@ from hybridc.compiler import driver  # noqa: E402 - needs torch
 from hybridc.compiler.configuration.plans import Options  # noqa: E402
 from hybridc.compiler.errors import ModelError  # noqa: E402
 from hybridc.compiler.frontends import torch_model  # noqa: E402
-from hybridc.compiler.session import InferenceSession  # noqa: E402
+from hybridc.compiler.runtime.session import InferenceSession  # noqa: E402
 
 _SMALL = (0.0, 1e-30, 1e-9, 3e-8, 1e-4, 0.1, 0.7, 1.0, 2.5, 20.0, 90.0, 3e38, math.inf)
 EDGES = torch.tensor([*_SMALL, *(-x for x in _SMALL), math.nan])

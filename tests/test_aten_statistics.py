@@ -225,7 +225,7 @@ RUNS: dict[str, tuple[Callable[..., Any], Any]] = {
 def test_runs_of_equal_elements(name: str) -> None:
     from hybridc.compiler import driver
     from hybridc.compiler.configuration.plans import Options
-    from hybridc.compiler.session import InferenceSession
+    from hybridc.compiler.runtime.session import InferenceSession
 
     function, x = RUNS[name]
     # The reference is eager, and the answer is compared with it.

@@ -14,7 +14,7 @@ from hybridc.compiler.configuration.plans import Options  # noqa: E402
 from hybridc.compiler.dynamo.torch_backend import FallbackWarning  # noqa: E402
 from hybridc.compiler.frontends import torch_model  # noqa: E402
 from hybridc.compiler.frontends.torch_import import decompositions  # noqa: E402
-from hybridc.compiler.session import InferenceSession  # noqa: E402
+from hybridc.compiler.runtime.session import InferenceSession  # noqa: E402
 
 aten = torch.ops.aten
 nn = torch.nn

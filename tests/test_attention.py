@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from test_contractions import FEW, noise
 from tvm.script import from_source
 
-from hybridc.compiler import evaluate, pipeline, target
+from hybridc.compiler import pipeline, target
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir import evaluate
 from hybridc.compiler.kernels.attention import attention
 from hybridc.compiler.kernels.attention_form import Attention as Form
 from hybridc.compiler.kernels.attention_form import Operand

@@ -12,8 +12,9 @@ from test_attention import reference
 from test_contractions import noise
 from tvm import relax
 
-from hybridc.compiler import evaluate, pipeline, target
+from hybridc.compiler import pipeline, target
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir import evaluate
 from hybridc.compiler.kernels.attention_form import Attention, Fill, Operand, form_of, with_form
 from hybridc.compiler.pipelines import DEFAULT
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from tvm import tirx
 
-from hybridc.compiler import evaluate, frontend, pipeline, pipelines, target
+from hybridc.compiler import frontend, pipeline, pipelines, target
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir import evaluate
 
 FEW = settings(max_examples=12, deadline=None, derandomize=True)
 

@@ -17,13 +17,13 @@ from hybridc.compiler import plugin, target
 from hybridc.compiler.backends import _torch
 from hybridc.compiler.cuda import runtime
 from hybridc.compiler.errors import ArtifactError, InputError
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import NotApplicable
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.model import random_feed
 from hybridc.compiler.offload import backend as backends
 from hybridc.compiler.offload.choice import alone
 from hybridc.compiler.offload.subgraph import Subgraph
-from hybridc.compiler.tensors import empty, to_numpy, to_tensor
+from hybridc.compiler.runtime.tensors import empty, to_numpy, to_tensor
 from hybridc.compiler.tuning import answers
 
 CASES = backend_cases.modules()

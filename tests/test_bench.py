@@ -21,7 +21,7 @@ from hybridc.compiler.measurement.peer import Peer, peers, renamed
 from hybridc.compiler.measurement.profile import profile
 from hybridc.compiler.measurement.worker import PeerError, Worker
 from hybridc.compiler.model import TensorSpec, random_feed
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 INPUTS = (TensorSpec("x", (4, 12), "float32"),)
 QUICK = Plan(threads=1, rounds=2, seconds=0.01)

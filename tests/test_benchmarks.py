@@ -236,11 +236,11 @@ def test_a_trace_is_replayed_and_checked_beside_a_point(
     metaschedule: ModuleType, tmp_path: Path
 ) -> None:
     """What TVM would have found: the second sketch of a small softmax."""
-    from hybridc.compiler import sketches, target
+    from hybridc.compiler import target
+    from hybridc.compiler.tuning import sketches
 
-    tuning = importlib.import_module("tuning")
+    tuning, kernels = map(importlib.import_module, ("tuning", "tuning_kernels"))
     side_by_side = importlib.import_module("side_by_side")
-    kernels = importlib.import_module("tuning_kernels")
     kernel = tuning._kernel(kernels.softmax(6, 20), target.parse("cpu", 1))
     found = sketches.sketches(kernel.func, kernel.target)
     made = found.schedule({**found.canonical({"threads": 1, "sketch": 0}), "sketch": 2})

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from tvm import relax
 
 from hybridc.compiler.interfaces import Pass
-from hybridc.compiler.rewrite import operator, rewrite
+from hybridc.compiler.ir.rewrite import operator, rewrite
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from hybridc.compiler import evaluate, frontend, pipeline, target
+from hybridc.compiler import frontend, pipeline, target
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir import evaluate
 from hybridc.compiler.kernels import bottleneck
 from hybridc.compiler.kernels.bottleneck import Bottleneck
 

@@ -16,11 +16,11 @@ from tvm_ffi import from_dlpack
 import hybridc
 from hybridc.compiler import dims
 from hybridc.compiler.aot import addresses
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.model import random_feed
-from hybridc.compiler.recycled import Recycled
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.recycled import Recycled
+from hybridc.compiler.runtime.session import InferenceSession
 
 # Of 3 KiB and more, which is read and written where it lies, and of less, which is copied.
 LARGE = model(IMAGES, {"x": [1, 16, 12, 14]}, ["b", "f"])

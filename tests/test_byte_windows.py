@@ -11,11 +11,11 @@ from test_contractions import FEW
 from tvm import tirx
 
 from hybridc.compiler import target
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.kernels import byte_packing, byte_windows
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.model import Array
-from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.passes import _byte_windows
 from hybridc.schedules.byte_windows import ByteWindows
 

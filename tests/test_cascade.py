@@ -19,7 +19,7 @@ from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import advice, cascade, stages
 from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.quantization.sensitivity import Lowered
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.compiler.tuning.plan import Tuning
 
 exactly = Estimate.exactly

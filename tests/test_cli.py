@@ -59,7 +59,8 @@ def test_help_needs_no_heavy_library() -> None:
 def test_tvm_is_imported_without_torch_and_takes_its_tensors_all_the_same() -> None:
     pytest.importorskip("torch")
     code = (
-        "import sys; from hybridc.compiler import tvm_alone; tvm_alone.hide_torch(); import tvm; "
+        "import sys; from hybridc.compiler.processes import tvm_alone; "
+        "tvm_alone.hide_torch(); import tvm; "
         "assert 'torch' not in sys.modules; import torch; "
         "there = tvm.runtime.from_dlpack(torch.arange(3)); "
         "print(there.numpy().tolist(), torch.from_dlpack(there).tolist())"
@@ -81,7 +82,7 @@ def test_torch_is_there_for_other_threads_while_tvm_is_imported(tmp_path: Path) 
     )
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
-        "from hybridc.compiler import tvm_alone; tvm_alone.hide_torch(); "
+        "from hybridc.compiler.processes import tvm_alone; tvm_alone.hide_torch(); "
         "import tvm; print(tvm.found)"
     )
     done = subprocess.run(

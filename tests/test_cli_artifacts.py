@@ -11,7 +11,7 @@ import pytest
 from cli_models import WEIGHT, answer, assert_error, dense, write
 
 from hybridc.cli import main as entry
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.model import Array
 
 

@@ -10,7 +10,7 @@ import pytest
 from cli_models import assert_error, write
 
 from hybridc.cli import main as entry
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.model import TensorSpec
 
 OLD = b"what was there before"
@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_what_was_there(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("hybridc.compiler.files.os.fsync", full)
+    monkeypatch.setattr("hybridc.compiler.filesystem.files.os.fsync", full)
     assert entry.run(["compile", "tiny.onnx", "-o", "out.hyb"]) == 2
     assert_error(capsys, "out.hyb", "No space left on device")
     assert entry.run(["compile", "tiny.onnx", "-o", "out.hyb", "--trace", "t.json"]) == 2

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from hybridc.compiler import archive, driver
-from hybridc.compiler.artifact import COMPRESSED_FORMAT, Artifact
+from hybridc.compiler import driver
+from hybridc.compiler.artifacts import archive
+from hybridc.compiler.artifacts.artifact import COMPRESSED_FORMAT, Artifact
+from hybridc.compiler.artifacts.weights import encode
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.reduced import REDUCED
 from hybridc.compiler.configuration.plans import Options
@@ -22,8 +24,7 @@ from hybridc.compiler.kernels.winograd_transforms import transform_filter, trans
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import compression, group_quantization
 from hybridc.compiler.quantization.compression import Compressed
-from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.weights import encode
+from hybridc.compiler.runtime.session import InferenceSession
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

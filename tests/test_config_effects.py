@@ -22,7 +22,7 @@ from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import prospects, side_by_side
 from hybridc.compiler.orchestration.attempt import Outcome
 from hybridc.compiler.orchestration.cascade import Cascaded
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 PLUGIN = Path(__file__).parent.parent / "examples/plugins/merge_clips.py"
 

@@ -20,7 +20,7 @@ from hybridc.compiler.conformance.precise import nearer, outputs
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, named, suites
 from hybridc.compiler.conformance.suites.onnx_node import may_make
 from hybridc.compiler.errors import InputError, ModelError, PluginError
-from hybridc.compiler.fork import Limits
+from hybridc.compiler.processes.fork import Limits
 
 EXACT = Tolerance(0.0, 0.0)
 SUITE = '''"""Cases that go wrong in every way."""

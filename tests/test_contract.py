@@ -13,7 +13,7 @@ from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.assurance.limits import parse_latency, parse_limits
 from hybridc.compiler.assurance.validation import Runner
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.units import (
+from hybridc.compiler.text.units import (
     format_duration,
     format_durations,
     format_size,

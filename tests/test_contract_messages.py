@@ -18,8 +18,8 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.orchestration import cascade
 from hybridc.compiler.orchestration.advice import advice
 from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.text.units import format_rate
 from hybridc.compiler.tuning.plan import Tuning
-from hybridc.compiler.units import format_rate
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

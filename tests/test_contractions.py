@@ -16,8 +16,9 @@ from onnx import helper
 from tvm.tirx import For, ForKind
 from tvm_ffi import structural_walk
 
-from hybridc.compiler import evaluate, frontend, pipeline, plugin, target
+from hybridc.compiler import frontend, pipeline, plugin, target
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir import evaluate
 from hybridc.compiler.kernels import contractions
 from hybridc.compiler.model import Model
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import hybridc
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 # Channels, side, window, stride, dilation: whole vectors, halves, none; ragged tiles; few pixels.
 SHAPES = [

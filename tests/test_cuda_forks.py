@@ -43,7 +43,7 @@ _FORK = """
 import os, sys
 FIRST
 from hybridc.compiler.cuda import driver
-from hybridc.compiler import tensors
+from hybridc.compiler.runtime import tensors
 assert "torch" in sys.modules
 assert "PYTORCH_NVML_BASED_CUDA_CHECK" not in os.environ
 if not os.fork():

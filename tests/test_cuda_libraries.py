@@ -57,7 +57,7 @@ import numpy as np
 from onnx_models import FLOAT, build as model, node
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 draw = np.random.default_rng(0)
 w = draw.standard_normal((96, 64)).astype("float32")

@@ -13,13 +13,13 @@ from cuda_models import answers, records, residual_network, transformer
 
 from hybridc.cli import main as entry
 from hybridc.compiler import driver
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.cuda import driver as gpus
 from hybridc.compiler.cuda import presence
 from hybridc.compiler.errors import ArtifactError, InputError
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 DIGITS = str(Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx")
 NVCC = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")

@@ -58,10 +58,11 @@ import ctypes
 import numpy as np
 from cuda_kernels import product
 from onnx_models import FLOAT, build as model, node
-from hybridc.compiler import build, driver, pipeline, target
+from hybridc.compiler.building import build
+from hybridc.compiler import driver, pipeline, target
 from hybridc.compiler.cuda import runtime
-from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.tensors import to_tensor
+from hybridc.compiler.runtime.session import InferenceSession
+from hybridc.compiler.runtime.tensors import to_tensor
 
 here = target.parse("cuda")
 (func,) = product([32, 40], [40, 48], "float16")(here)
@@ -178,7 +179,7 @@ import numpy as np
 import onnxruntime
 from region_models import network
 from hybridc.compiler import driver
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 model = network("Loop", "DeformConv")
 made = driver.compile(model, target="cuda", verify="off")

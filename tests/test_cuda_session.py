@@ -14,14 +14,14 @@ import tvm
 from fake_driver import CAPTURE_UNSUPPORTED, OUT_OF_MEMORY, FakeDevice, FakeDriver
 from small_models import B, W, X, dense_artifact
 
-from hybridc.compiler import loading
 from hybridc.compiler.cuda import driver as drivers
 from hybridc.compiler.cuda import faults
 from hybridc.compiler.cuda.graphs import Graphs
 from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.cuda.resident import Resident
 from hybridc.compiler.errors import ArtifactError, InputError
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime import loading
+from hybridc.compiler.runtime.session import InferenceSession
 
 UPLOAD, DOWNLOAD, WAIT = "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuStreamSynchronize"
 ON, OFF = "stream 77", "stream 0"

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tvm import relax
 
 from hybridc.compiler import pipeline, plugin, target
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context, IRModule
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.kernels import contractions, depthwise_planes
 from hybridc.compiler.model import Array
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridc.compiler import dims, specs
+from hybridc.compiler import dims
+from hybridc.compiler.artifacts import specs
 from hybridc.compiler.dims import Dim
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.frontend import parse_shape

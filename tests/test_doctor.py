@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hybridc.cli import main as entry
-from hybridc.compiler import doctor, packages
-from hybridc.compiler.doctor import Check
 from hybridc.compiler.hardware import host
+from hybridc.compiler.installation import doctor, packages
+from hybridc.compiler.installation.doctor import Check
 
 
 def found(name: str) -> Check:

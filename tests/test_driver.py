@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.compiler import driver
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import (
@@ -23,7 +23,7 @@ from hybridc.compiler.errors import (
 )
 from hybridc.compiler.hardware import host
 from hybridc.compiler.model import Array
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 Floats = NDArray[np.float32]
 

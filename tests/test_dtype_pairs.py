@@ -10,7 +10,7 @@ from onnx_models import FLOAT, build, node
 
 from hybridc.cli import main as entry
 from hybridc.compiler import driver, pipeline
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance.recheck import recheck
 from hybridc.compiler.assurance.reduced import reduced
 from hybridc.compiler.configuration import plans, presets

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 Array = Any
 F = np.float32

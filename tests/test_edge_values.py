@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 Array = Any
 FLOATS, INTEGERS = ("float32", "float16", "float64"), ("int8", "int32", "int64", "uint8", "uint32")

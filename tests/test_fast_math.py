@@ -13,8 +13,8 @@ from scipy import special
 from tvm import relax, te, tirx
 
 from hybridc.compiler import target
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.passes.fast_math import FastMath
 from hybridc.schedules.elementwise import Elementwise
 

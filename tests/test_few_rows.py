@@ -9,7 +9,7 @@ from cpus import CPUS
 from test_contractions import check, one_node
 
 from hybridc.compiler import target
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.kernels import contractions, packing
 from hybridc.schedules.dense import Dense
 from hybridc.schedules.products import tiling

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from hybridc.compiler import archive
-from hybridc.compiler.child import ChildError
-from hybridc.compiler.fork import Limits, answer
+from hybridc.compiler.artifacts import archive
+from hybridc.compiler.processes.child import ChildError
+from hybridc.compiler.processes.fork import Limits, answer
 
 
 def test_a_fork_answers_with_what_its_parent_has() -> None:

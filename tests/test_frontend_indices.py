@@ -12,11 +12,11 @@ import pytest
 from onnx_models import FLOAT, INT64, build, check, node, noise
 
 from hybridc.compiler import pipeline, target
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.frontend import load
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir.evaluate import evaluate
+from hybridc.compiler.ir.rewrite import calls
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import calls
 
 OUTSIDE = 10**6
 

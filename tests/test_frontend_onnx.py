@@ -8,8 +8,8 @@ from onnx import helper, numpy_helper
 from onnx_models import FLOAT, INT64, build, check, node, noise, relu, shared_axes
 
 from hybridc.compiler.errors import InputError, ModelError
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.frontend import load, parse_shape
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.model import TensorSpec
 
 

@@ -8,10 +8,10 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_models import BOOL, DOUBLE, FLOAT, INT64, build, check, node, noise, relu
 
-from hybridc.compiler import specs
+from hybridc.compiler.artifacts import specs
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.frontend import load
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.model import TensorSpec, random_feed
 
 

@@ -13,7 +13,7 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, ModelError
 from hybridc.compiler.frontend import load
 from hybridc.compiler.frontends import torch_model
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 torch = pytest.importorskip("torch")
 

@@ -10,8 +10,8 @@ from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_walk
 
 from hybridc.compiler import pipeline, target
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir.evaluate import evaluate
 
 LENGTH, MOST = 120, 48
 

@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_models import FLOAT, build, node
 
 from hybridc.compiler.errors import InputError, PassError
+from hybridc.compiler.orchestration import precisions
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -58,6 +59,32 @@ def test_lower_precisions_are_held_to_what_rounding_explains(fuzzer: Any, dtype:
     off = [wanted[0] + 7 * error + 0.02 * np.abs(wanted[0]).max()]
     assert rounded.unexplained(wanted, near, near, dtype) == ""
     assert "rounding explains" in rounded.unexplained(wanted, near, off, dtype)
+
+
+@pytest.mark.parametrize("pair", precisions.PAIRS)
+def test_pairs_are_held_to_what_both_roundings_explain(fuzzer: Any, pair: str) -> None:
+    draw = np.random.default_rng(0)
+    constants = {"w": draw.standard_normal((64, 64)).astype(np.float32) / 8}
+    nodes = [node("MatMul", "x w", "a"), node("MatMul", "a x", "y")]
+    shape = (1, 64, 64)
+    model = build(nodes, [("x", FLOAT, shape)], [("y", FLOAT, shape)], constants)
+    feed = {"x": draw.standard_normal(shape).astype(np.float32)}
+    assert fuzzer.verdict(model, feed, how=fuzzer.How(pair)) == ("pass", "")
+    rounded = fuzzer.rounded_reference
+    wanted: Any = ReferenceEvaluator(model).run(None, feed)
+    errors = [
+        np.abs(wanted[0] - rounded.run(model, feed, dtype)[0]).mean()
+        for dtype in (pair, *pair.split("+"))
+    ]
+    assert errors[0] >= 0.9 * max(errors[1:]) > 0
+
+
+def test_a_model_in_which_half_a_pair_finds_nothing_is_unsupported(fuzzer: Any) -> None:
+    model = build([node("MatMul", "x x", "y")], [("x", FLOAT, (6, 6))], [("y", FLOAT, (6, 6))])
+    found = fuzzer.verdict(
+        model, {"x": np.eye(6, dtype=np.float32)}, how=fuzzer.How("fp16+int4-weights")
+    )
+    assert found[0] == "unsupported"
 
 
 def chain() -> tuple[Any, Any]:

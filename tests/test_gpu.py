@@ -18,15 +18,15 @@ from test_cuda_windows import WINDOWS
 
 from hybridc.compiler import driver, frontend, pipeline, target
 from hybridc.compiler.assurance.contract import Contract
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.cuda import runtime
 from hybridc.compiler.interfaces import NotApplicable
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.model import random_feed
 from hybridc.compiler.offload.backend import backends
-from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.runtime.session import InferenceSession
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.cuda_wgmma_matmul import CudaWgmmaMatmul
 
 pytestmark = pytest.mark.gpu

@@ -7,11 +7,11 @@ import pytest
 from test_weight_only import unpacked, weights
 
 from hybridc.compiler import target
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.kernels import bfloat16_lowering, grouped_weights, weight_only
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
-from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.grouped_weights import GroupedWeights
 
 CPU = target.parse("cpu", threads=2)

@@ -11,6 +11,7 @@ import pytest
 from log_records import record
 
 from hybridc.compiler import driver
+from hybridc.compiler.building.unscheduled import Unscheduled
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.interfaces import Point, Trial
 from hybridc.compiler.log import access, keys
@@ -23,7 +24,6 @@ from hybridc.compiler.tuning.rounds import Origin, Timed, ratio
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.trials import history
 from hybridc.compiler.tuning.versions import Version
-from hybridc.compiler.unscheduled import Unscheduled
 
 OPTIONS = Options(threads=1)
 Given = dict[tuple[int, ...], Timed]

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from test_contractions import FEW
 
 from hybridc.compiler import target
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.kernels import inner_product, packing
 from hybridc.compiler.model import Array
-from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.dense import Dense
 
 CPU = target.parse("avx2", threads=2)

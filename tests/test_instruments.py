@@ -13,9 +13,9 @@ import pytest
 from hybridc.compiler import instruments, pipeline
 from hybridc.compiler.assurance.verify import How
 from hybridc.compiler.errors import InputError, WrongAnswerError
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.model import Array, Feed, Model, TensorSpec
 
 FEED = {"x": np.array([[0, 1, 2], [-3, 4, -5]], "float32")}
@@ -36,7 +36,7 @@ class Shift(Pass):
     by: float = 0.5
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
-        from hybridc.compiler import rewrite
+        from hybridc.compiler.ir import rewrite
 
         def shifted(value: Any, graph: rewrite.Graph) -> Any:
             weight = graph.constant(value.args[1]) if rewrite.operator(value) == "matmul" else None

@@ -9,8 +9,8 @@ from onnx_models import FLOAT, build, node, noise
 
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
-from hybridc.compiler.reference import OnnxReference
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.frontends.onnx_reference import OnnxReference
+from hybridc.compiler.runtime.session import InferenceSession
 
 UINT8, INT8, INT32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
 

@@ -58,7 +58,7 @@ def test_a_signal_interrupts_and_gives_the_exit_code(number: signal.Signals) -> 
 def test_what_interrupts_a_function_that_tvm_calls_is_still_an_interruption() -> None:
     import tvm_ffi
 
-    importlib.import_module("hybridc.compiler.tensors")  # which tells TVM
+    importlib.import_module("hybridc.compiler.runtime.tensors")  # which tells TVM
 
     def interrupted() -> None:
         raise KeyboardInterrupt("SIGTERM")

@@ -11,12 +11,12 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.helper import np_dtype_to_tensor_dtype
 
 from hybridc.compiler import driver, target
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance.reduced import REDUCED
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, WrongAnswerError
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.kernels import packing
 from hybridc.compiler.model import Array
 from hybridc.compiler.orchestration import precisions
@@ -171,7 +171,7 @@ def test_dynamic_quantisation_is_the_formula() -> None:
         model([helper.make_node("MatMul", ["x", "w"], ["y"])], 5, 37, w=w),
         Options(dtype="int8-dynamic", calibration={"x": x}),
     )
-    from hybridc.compiler.session import InferenceSession
+    from hybridc.compiler.runtime.session import InferenceSession
 
     (got,) = InferenceSession(made.artifact).run(None, {"x": x})
     held = group_quantization.quantize(w, 8, 37)
@@ -261,7 +261,7 @@ def test_float16_needs_the_conversions() -> None:
 
 
 def test_float16_is_converted_by_vectors() -> None:
-    from hybridc.compiler.build import compile_kernel
+    from hybridc.compiler.building.build import compile_kernel
     from hybridc.compiler.kernels import contractions
     from hybridc.schedules.dense import Dense
 

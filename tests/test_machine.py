@@ -20,16 +20,34 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_machine_that_nobody_probed_has_the_defaults() -> None:
     here = target.parse("cpu")
-    assert here.machine == machine.unprobed(here.vector_bits)
+    assert here.machine == machine.unprobed(here.cpu, here.vector_bits)
     assert target.parse("avx2").machine == Machine()
     assert not Machine().measured
+
+
+@pytest.mark.parametrize(
+    ("cpu", "bits", "multiply_adds", "l3"),
+    [
+        ("znver4", 512, 1.0, 16.0),
+        ("znver5", 512, 2.0, 16.0),
+        ("emeraldrapids", 512, 2.0, 9.0),
+        ("icelake-server", 512, 2.0, 9.0),
+        ("icelake-client", 512, 1.0, 16.0),
+        ("x86-64-v4", 512, 1.0, 16.0),
+        ("haswell", 256, 2.0, 16.0),
+        ("skylake-avx512", 256, 2.0, 16.0),  # as it is where AVX-512 is hidden
+    ],
+)
+def test_a_family_of_cpus_has_its_own(cpu: str, bits: int, multiply_adds: float, l3: float) -> None:
+    known = machine.unprobed(cpu, bits)
+    assert (known.fma_per_cycle, known.l3_bytes_per_cycle) == (multiply_adds, l3)
 
 
 def test_what_was_kept_is_used_for_this_host_alone() -> None:
     here = target.parse("cpu", 2)
     machine.keep(FACTS, 2, here.vector_bits)
     assert target.parse("cpu", 2).machine == FACTS
-    unprobed = machine.unprobed(here.vector_bits)
+    unprobed = machine.unprobed(here.cpu, here.vector_bits)
     assert target.parse("cpu", 3).machine == unprobed  # threads share memory
     assert target.parse("avx2", 2).machine == Machine()  # code for any CPU of that level
     machine.keep(Machine(), 3, here.vector_bits)
@@ -39,9 +57,9 @@ def test_what_was_kept_is_used_for_this_host_alone() -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', '{"a": {"hertz": -1}}', "\0"])
 def test_a_damaged_file_counts_as_nothing_measured(text: str, tmp_path: Path) -> None:
     (tmp_path / "machine.json").write_text(text)
-    assert machine.known(2, 512) == machine.unprobed(512)
+    assert machine.known("znver4", 2, 512) == machine.unprobed("znver4", 512)
     machine.keep(FACTS, 2, 512)
-    assert machine.known(2, 512) == FACTS
+    assert machine.known("znver4", 2, 512) == FACTS
 
 
 def test_the_description_of_a_target_builds_it_again() -> None:
@@ -50,7 +68,7 @@ def test_the_description_of_a_target_builds_it_again() -> None:
     told = here.describe()
     assert told["machine"] == FACTS.to_json()
     given = {"kind": "llvm", "mcpu": told["cpu"], "num-cores": told["threads"]}
-    given |= {"caches": told["caches"], "machine": told["machine"]}
+    given |= {"mattr": told.get("mattr", []), "caches": told["caches"], "machine": told["machine"]}
     assert target.parse(json.dumps(given)) == here
 
 

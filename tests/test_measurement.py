@@ -15,10 +15,10 @@ import pytest
 import tvm
 
 from hybridc.compiler import target
-from hybridc.compiler.child import Child, ChildError, first_of
 from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.model import Array
+from hybridc.compiler.processes.child import Child, ChildError, first_of
 from hybridc.compiler.tuning import answers
 from hybridc.compiler.tuning.arguments import Arguments
 from hybridc.compiler.tuning.kernel import Bench, Kernel
@@ -165,8 +165,8 @@ def test_time_in_which_we_were_stopped_does_not_count(monkeypatch: pytest.Monkey
         before, now = child.deadline, time.monotonic()
         clock = iter([now, now + 1000.0])
         with monkeypatch.context() as patched:
-            patched.setattr("hybridc.compiler.child.time.monotonic", lambda: next(clock))
-            patched.setattr("hybridc.compiler.child._readable", lambda *_: [])
+            patched.setattr("hybridc.compiler.processes.child.time.monotonic", lambda: next(clock))
+            patched.setattr("hybridc.compiler.processes.child._readable", lambda *_: [])
             assert first_of([child], 0.5) == []
         assert child.deadline > before + 900.0
 

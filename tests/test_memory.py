@@ -9,11 +9,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.cli import main as entry
-from hybridc.compiler import driver, memory
+from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import Outcome
+from hybridc.compiler.ir import memory
 from hybridc.compiler.model import random_feed
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 
 def chain(depth: int, size: int) -> onnx.ModelProto:

@@ -12,20 +12,20 @@ from generic_kernels import GENERIC
 from tvm.s_tir import meta_schedule
 from tvm.s_tir.meta_schedule.database import JSONDatabase, TuningRecord
 
-from hybridc.compiler import pipeline, plugin, strategies, target
+from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.interfaces import Context, Point, PrimFunc, ScheduleRule, Strategy, Trial
 from hybridc.compiler.log import access, exchange, keys, unchecked, winner
 from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.sketches import SKETCH, sketches
-from hybridc.compiler.tuning import imported, summary, tasks, versions
+from hybridc.compiler.tuning import imported, strategies, summary, tasks, versions
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.racing import Race
+from hybridc.compiler.tuning.sketches import SKETCH, sketches
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuner import Tuner
 

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 NARROW = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
 

@@ -21,7 +21,7 @@ from hybridc.compiler.quantization import narrowing, sensitivity
 from hybridc.compiler.quantization.narrowing import Broken
 from hybridc.compiler.quantization.operator_times import OperatorTimes
 from hybridc.compiler.quantization.sensitivity import Lowered, Operator
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 DIGITS = Path(__file__).parent.parent / "examples/digits"
 

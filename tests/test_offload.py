@@ -14,14 +14,14 @@ from library_times import Turns
 
 from hybridc.cli import main as entry
 from hybridc.compiler import driver, frontend
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.backends.onednn import Onednn
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.model import random_feed
 from hybridc.compiler.offload import backend as backends
 from hybridc.compiler.orchestration import digests
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 pytest.importorskip("torch")
 BOTH = ("tvm", "onednn")

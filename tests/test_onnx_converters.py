@@ -25,7 +25,7 @@ INT32 = TensorProto.INT32
 
 def computed(model: Any, feed: dict[str, Any]) -> list[Any]:
     """Our outputs, held to ONNX's own reference."""
-    from hybridc.compiler.evaluate import evaluate
+    from hybridc.compiler.ir.evaluate import evaluate
 
     loaded = load(model)
     got: list[Any] = [*evaluate(loaded.module, [feed[spec.name] for spec in loaded.inputs])]
@@ -119,7 +119,7 @@ def test_pad(mode: Any) -> None:
     model = build([made], [("x", FLOAT, [3, 4])], [("y", FLOAT, None)], constants, opset=19)
     wide = [(1, 2), (0, 0)]
     options: dict[str, Any] = {"constant_values": 3} if mode == "constant" else {}
-    from hybridc.compiler.evaluate import evaluate
+    from hybridc.compiler.ir.evaluate import evaluate
 
     (got,) = evaluate(load(model).module, [x])
     np.testing.assert_array_equal(got, np.pad(x[:, 1:], wide, mode, **options))
@@ -133,7 +133,7 @@ def test_reversed_sequences(shape: tuple[int, ...], time: int) -> None:
     lengths = np.arange(many) % (steps + 1)
     made = node("ReverseSequence", "x l", "y", time_axis=time, batch_axis=1 - time)
     given = [("x", FLOAT, shape), ("l", TensorProto.INT64, [many])]
-    from hybridc.compiler.evaluate import evaluate
+    from hybridc.compiler.ir.evaluate import evaluate
 
     (got,) = evaluate(load(build([made], given, [("y", FLOAT, None)])).module, [x, lengths])
     wanted = x.swapaxes(0, time).copy()
@@ -147,7 +147,7 @@ def test_half_of_a_spectrum(length: int) -> None:
     made, x = node("DFT", "x n", "y", onesided=1), noise(3, 96, 1)
     result = [("y", FLOAT, None)]
     model = build([made], [("x", FLOAT, x.shape)], result, {"n": np.array(length)})
-    from hybridc.compiler.evaluate import evaluate
+    from hybridc.compiler.ir.evaluate import evaluate
 
     (got,) = evaluate(load(model).module, [x])
     np.testing.assert_allclose(got @ [1, 1j], np.fft.rfft(x[..., 0], length), 1e-6, 1e-5)
@@ -160,7 +160,7 @@ def test_dft(inverse: int, length: int) -> None:
     made, constants = node("DFT", "x n a", "y", inverse=inverse), {"n": np.array(length)}
     x, constants["a"] = noise(2, 96 if length > 8 else 6, 3, 2), np.array(1)
     model = build([made], [("x", FLOAT, x.shape)], [("y", FLOAT, None)], constants)
-    from hybridc.compiler.evaluate import evaluate
+    from hybridc.compiler.ir.evaluate import evaluate
 
     (got,) = evaluate(load(model).module, [x])
     wanted = (np.fft.fft, np.fft.ifft)[inverse](x[..., 0] + 1j * x[..., 1], length, axis=1)
@@ -171,7 +171,7 @@ def test_dft(inverse: int, length: int) -> None:
 def test_integer_powers(kind: Any) -> None:
     code = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
     made, x = node("Pow", "x y", "z"), np.array([0, 1, -1, 2, -3, 7], kind)
-    from hybridc.compiler.evaluate import evaluate
+    from hybridc.compiler.ir.evaluate import evaluate
 
     for power in (0, 1, 5):
         given = {"y": np.array(power, kind)}
@@ -191,7 +191,7 @@ def test_shifts_by_more_than_the_width(direction: str) -> None:
     code = helper.np_dtype_to_tensor_dtype(np.dtype(np.int32))
     made = node("BitShift", "x y", "z", direction=direction)
     model = build([made], [("x", code, [4]), ("y", code, [4])], [("z", code, None)], opset=28)
-    from hybridc.compiler.evaluate import evaluate
+    from hybridc.compiler.ir.evaluate import evaluate
 
     (got,) = evaluate(load(model).module, [x, y])
     wanted = [0, 0, 0, 10] if direction == "LEFT" else [-1, 0, -1, 2]
@@ -224,7 +224,7 @@ def test_mod(kind: Any, fmod: int) -> None:
     code = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
     inputs = [("x", code, [6]), ("y", code, [6])]
     model = build([node("Mod", "x y", "z", fmod=fmod)], inputs, [("z", code, None)])
-    from hybridc.compiler.evaluate import evaluate
+    from hybridc.compiler.ir.evaluate import evaluate
 
     (got,) = evaluate(load(model).module, [x, y])
     np.testing.assert_array_equal(got, np.fmod(x, y) if fmod else np.mod(x, y))

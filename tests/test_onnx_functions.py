@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import pytest
 from onnx import helper
 from onnx_models import FLOAT, build, check, node
 
@@ -36,4 +37,29 @@ def test_functions_have_attributes_with_defaults() -> None:
     ]
     ends = [("x", FLOAT, [3])], [("z", FLOAT, [3])]
     model = build(calls, *ends, opset_imports=opsets, functions=[leaky])
+    check(load(model), {"x": np.array([-1.0, 0.0, 2.0], np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("operator", "domain", "of_function"),
+    [
+        ("Relu", "", ""),
+        ("Relu", "", "ai.onnx"),
+        ("Softplus", "", ""),
+        ("Gelu", "com.microsoft", "com.microsoft"),
+    ],
+)
+def test_an_operator_is_not_replaced_by_a_function_of_its_name(
+    operator: str, domain: str, of_function: str
+) -> None:
+    """As in ONNX Runtime."""
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    body = [node("Mul", "a a", "b")]
+    model = build(
+        [node(operator, "x", "y", domain=domain)],
+        [("x", FLOAT, [3])],
+        [("y", FLOAT, [3])],
+        opset_imports=opsets,
+        functions=[helper.make_function(of_function, operator, ["a"], ["b"], body, opsets[:1])],
+    )
     check(load(model), {"x": np.array([-1.0, 0.0, 2.0], np.float32)})

@@ -14,8 +14,8 @@ from test_contractions import FEW
 
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
-from hybridc.compiler.reference import OnnxReference
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.frontends.onnx_reference import OnnxReference
+from hybridc.compiler.runtime.session import InferenceSession
 
 KINDS = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
 DRAW = np.random.default_rng(0)

@@ -11,15 +11,15 @@ from onnx import TensorProto
 from onnx_models import FLOAT, build, node, noise
 
 from hybridc.compiler import frontend
-from hybridc.compiler.evaluate import evaluate_model
 from hybridc.compiler.frontends import onnx_model
 from hybridc.compiler.frontends.onnx_graph import open_axes
 from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.model_file import read
 from hybridc.compiler.frontends.onnx_import.partition import Cut, cut
 from hybridc.compiler.frontends.onnx_import.regions import import_with_regions
+from hybridc.compiler.frontends.onnx_reference import OnnxReference
+from hybridc.compiler.ir.evaluate import evaluate_model
 from hybridc.compiler.model import Model, random_feed
-from hybridc.compiler.reference import OnnxReference
 
 # Operators of one and of two tensors of one shape.
 ONE = ("Neg", "Relu", "Tanh", "Transpose", "MatMul")

@@ -11,7 +11,7 @@ from onnx_models import FLOAT, build, node, noise
 from hybridc.compiler import driver, frontend
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, ModelError
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 
 def sessions(proto: Any) -> tuple[InferenceSession, Any]:

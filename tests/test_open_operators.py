@@ -10,7 +10,7 @@ from onnx_models import FLOAT, INT64, build, node, noise
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 IMAGE: list[Any] = ["n", 2, "h", "w"]
 # The size of the image twice, as exporters write it.

@@ -15,7 +15,7 @@ from hybridc.compiler import driver, frontend
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, ModelError
 from hybridc.compiler.model import random_feed
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 MODELS = {
     "digits": open_models.digits,

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridc.compiler import frontend, pipeline, plugin, target, units
+from hybridc.compiler import frontend, pipeline, plugin, target
 from hybridc.compiler.assurance import contract, limits
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.interfaces import Pass
 from hybridc.compiler.measurement.peer import peers
 from hybridc.compiler.monitoring import monitor
 from hybridc.compiler.plugin import Catalogue
+from hybridc.compiler.text import units
 
 # Text near the grammars of the options, and text that is nothing of the kind.
 PIECES = st.sampled_from(

@@ -13,8 +13,8 @@ import pytest
 from hybridc.compiler import frontend, pipeline, plugin
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.errors import HybridcError
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context, Pass
+from hybridc.compiler.ir.evaluate import evaluate
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 

@@ -29,7 +29,7 @@ import pytest
 
 from hybridc.compiler import pipeline
 from hybridc.compiler.interfaces import Context
-from hybridc.compiler.rewrite import bindings_of
+from hybridc.compiler.ir.rewrite import bindings_of
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples/plugins").glob("*.txt"))

@@ -12,7 +12,7 @@ from hybridc.compiler import driver, frontend
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.model import random_feed
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 PLUGINS = Path(__file__).parent.parent / "examples/plugins"
 FILE = PLUGINS / "numpy_products.py"

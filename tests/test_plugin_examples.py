@@ -11,10 +11,11 @@ from test_strategies import TASK, search, seconds
 from tvm import relax
 
 from hybridc.cli import main as entry
-from hybridc.compiler import pipeline, plugin, strategies, target
+from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc, ScheduleRule
 from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.tuning import strategies
 
 PLUGINS = Path(__file__).parent.parent / "examples/plugins"
 op: Any = relax.op

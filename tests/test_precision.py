@@ -12,12 +12,12 @@ from tvm import te
 from hybridc.compiler import driver, pipeline, target
 from hybridc.compiler.assurance.reduced import REDUCED
 from hybridc.compiler.assurance.verify import How, compare
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, ModelError, WrongAnswerError
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.model import Array
-from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("ignore")

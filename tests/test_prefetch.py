@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from hybridc.compiler import target
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
 from hybridc.compiler.kernels import contractions, packing
-from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.dense import Dense
 
 CPU = target.parse("avx512", threads=2)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from hybridc.cli import main as entry
-from hybridc.compiler import doctor, target
+from hybridc.compiler import target
 from hybridc.compiler.hardware import host, load, machine, peaks, probe, probe_kernels
 from hybridc.compiler.hardware.machine import Machine
 from hybridc.compiler.hardware.peaks import Peaks
+from hybridc.compiler.installation import doctor
 
 FACTS = Machine(1.0, 3.6e9, 60.0, 40.0, 12.0, 4.0, 5000.0, measured=True)
 
@@ -136,5 +137,6 @@ def test_the_doctor_keeps_what_a_quiet_machine_showed(
     assert checks["probe"]["status"] == status
     assert checks["peaks"]["found"] == ("236 GFLOP/s fp32, 470 GFLOP/s bf16, 31.0 GB/s from memory")
     assert "3.60 GHz, 1 vector multiply-adds and 60/40/12/4 bytes" in checks["core"]["found"]
-    known = machine.known(host.cores(), target.parse("cpu").vector_bits)
+    here = target.parse("cpu")
+    known = machine.known(here.cpu, host.cores(), here.vector_bits)
     assert (known == FACTS) == (status == "ok")

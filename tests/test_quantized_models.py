@@ -18,8 +18,8 @@ from onnxruntime.quantization import (
 
 from hybridc.compiler.configuration.plans import Options, Verify
 from hybridc.compiler.driver import compile_source
-from hybridc.compiler.reference import session_options
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.frontends.onnx_reference import session_options
+from hybridc.compiler.runtime.session import InferenceSession
 
 DRAW = np.random.default_rng(5)
 

@@ -11,7 +11,7 @@ from test_integer_arithmetic import agree, integers, quantized
 
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 UINT8, INT8, BOOL = TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL
 MICROSOFT = "com.microsoft"

@@ -14,12 +14,12 @@ from test_validation import spread
 
 from hybridc.cli import main as entry
 from hybridc.compiler import driver
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.recheck import recheck
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ArtifactError, InputError, WrongAnswerError
-from hybridc.compiler.units import format_size
+from hybridc.compiler.text.units import format_size
 
 LIMITS = Contract(
     max_latency="p90<=1h",

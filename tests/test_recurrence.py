@@ -15,10 +15,10 @@ from test_contractions import FEW
 from hybridc.compiler import target
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
+from hybridc.compiler.frontends.onnx_reference import OnnxReference
 from hybridc.compiler.hardware.machine import Machine
 from hybridc.compiler.kernels import recurrence
-from hybridc.compiler.reference import OnnxReference
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.schedules.recurrence import Recurrence, Steps
 
 

@@ -12,8 +12,8 @@ import hybridc
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.reference import OnnxReference
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.frontends.onnx_reference import OnnxReference
+from hybridc.compiler.runtime.session import InferenceSession
 
 DRAW = np.random.default_rng(3)
 
@@ -190,7 +190,7 @@ def test_an_output_that_is_left_out_keeps_no_node_alive() -> None:
 
 def test_a_reference_that_was_released_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights of large models are given back while the model is compiled."""
-    monkeypatch.setattr("hybridc.compiler.reference._BULK", 3)
+    monkeypatch.setattr("hybridc.compiler.frontends.onnx_reference._BULK", 3)
     inputs, made = [("x", FLOAT, (3,))], [("y", FLOAT, None)]
     proto = build([node("Add", "x w", "y")], inputs, made, {"w": np.ones(3, np.float32)})
     run = OnnxReference(proto)

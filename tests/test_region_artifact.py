@@ -13,11 +13,11 @@ from example_artifact import JSON_VALUES, WEIGHTS, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridc.compiler import archive
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts import archive
+from hybridc.compiler.artifacts.artifact import Artifact
+from hybridc.compiler.artifacts.weights import encode
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.model import OpaqueSpec, Region, TensorSpec
-from hybridc.compiler.weights import encode
 
 BULK = np.arange(40, dtype=np.float64).reshape(5, 8)
 FEW = settings(max_examples=60, deadline=None)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hybridc.cli import main as entry
 from hybridc.compiler import driver
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.contract import Measured as Measurement
 from hybridc.compiler.errors import ArtifactError

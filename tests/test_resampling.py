@@ -12,8 +12,8 @@ from onnx_models import FLOAT, build
 from tvm import relax
 
 from hybridc.compiler import frontend, pipeline, target
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.model import Array
 
 MODES = ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel")

@@ -18,10 +18,10 @@ from kernel_builders import Builder
 from kernel_corpus import KERNELS
 
 from hybridc.compiler import pipeline, plugin, target
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule, Space
 from hybridc.compiler.model import Array
-from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 
 BY_NAME = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(plugged.FILES)}
 RULES = [BY_NAME[name] for name in plugged.under_test(BY_NAME)]

@@ -10,10 +10,10 @@ from onnx_models import FLOAT, build, node, noise
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.frontend import load
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.model import Array
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 # Extent, window, stride, dilation.
 CASES = [(9, 1, 3, 1), (10, 1, 2, 1), (9, 3, 1, 2), (10, 2, 1, 3), (9, 3, 2, 3), (10, 3, 3, 2)]

@@ -6,8 +6,8 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler import pipeline, target
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir.evaluate import evaluate
 
 _PASSES = "integer-arithmetic,legalize,fuse,schedule"
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tvm import relax
 
 from hybridc.compiler import pipeline, target
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir.evaluate import evaluate
 
 
 def cumulated(x: Any, axis: int, cpu: str, **options: Any) -> Any:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from hybridc.compiler import scratch
+from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.tuning.pool import Pool
 
 OWNER = """
 import sys
-from hybridc.compiler.scratch import Folder
+from hybridc.compiler.filesystem.scratch import Folder
 with Folder("tune") as folder:
     print(folder, flush=True)
     sys.stdin.read()

@@ -14,11 +14,11 @@ import tvm
 from numpy.typing import NDArray
 from small_models import RNG, B, W, X, dense_artifact
 
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.model import Array
-from hybridc.compiler.node_arg import NodeArg
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.node_arg import NodeArg
+from hybridc.compiler.runtime.session import InferenceSession
 
 
 @pytest.fixture(scope="module")

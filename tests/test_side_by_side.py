@@ -9,12 +9,12 @@ from made_up import verdicts
 from hybridc.compiler import driver
 from hybridc.compiler.assurance import timing
 from hybridc.compiler.assurance.contract import Contract
-from hybridc.compiler.child import ChildError
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import side_by_side
 from hybridc.compiler.orchestration.steering import Steering
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.processes.child import ChildError
+from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.compiler.tuning.plan import Tuning
 
 pytestmark = pytest.mark.usefixtures("bf16_alone")

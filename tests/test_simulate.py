@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from hybridc.cli import main as entry
-from hybridc.compiler import strategies
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Trial
 from hybridc.compiler.log import access
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning import cost_model, simulate
+from hybridc.compiler.tuning import cost_model, simulate, strategies
 from hybridc.compiler.tuning.features import COLUMNS
 from hybridc.compiler.tuning.simulate import Sweep
 

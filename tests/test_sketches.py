@@ -9,9 +9,10 @@ from generic_kernels import GENERIC
 from kernel_corpus import KERNELS
 from tvm import te, tirx
 
-from hybridc.compiler import sketches, target
+from hybridc.compiler import target
 from hybridc.compiler.interfaces import Point, PrimFunc
-from hybridc.compiler.sketches import SKETCH, THREADS, Sketches
+from hybridc.compiler.tuning import sketches
+from hybridc.compiler.tuning.sketches import SKETCH, THREADS, Sketches
 
 CPU = target.parse("avx2", threads=2)
 SOFTMAX = dict(KERNELS)["softmax of 128"](CPU)[0]

@@ -13,7 +13,7 @@ from hybridc.compiler import frontend, pipeline, target
 from hybridc.compiler.aot import worth
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.model import random_feed
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 
 @pytest.mark.parametrize(

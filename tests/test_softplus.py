@@ -8,9 +8,9 @@ import pytest
 from tvm import relax
 
 from hybridc.compiler import pipeline, target
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
-from hybridc.compiler.rewrite import calls
+from hybridc.compiler.ir.evaluate import evaluate
+from hybridc.compiler.ir.rewrite import calls
 
 op: Any = relax.op
 ONE, ZERO = relax.const(1.0, "float32"), relax.const(0.0, "float32")

@@ -9,10 +9,10 @@ from kernel_builders import floats, op, operator
 from tvm import te, tirx
 
 from hybridc.compiler import settings, target
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
+from hybridc.compiler.building.stack import TIR_PIPELINE
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.kernels import contractions, packing
-from hybridc.compiler.stack import TIR_PIPELINE
 from hybridc.schedules.cuda_fallback import CudaFallback
 from hybridc.schedules.dense import Dense
 

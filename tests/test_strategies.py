@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridc.compiler import plugin, strategies
+from hybridc.compiler import plugin
 from hybridc.compiler.errors import PluginError
 from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
+from hybridc.compiler.tuning import strategies
 
 CATALOGUE = strategies.catalogue(plugged.FILES)
 NAMES = plugged.under_test(CATALOGUE.names())

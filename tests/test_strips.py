@@ -11,7 +11,7 @@ from tvm import te, tirx
 from tvm_ffi import structural_walk
 
 from hybridc.compiler import frontend, pipeline, strips, target
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.interfaces import Context

@@ -11,8 +11,8 @@ from tvm import relax, te, tirx
 from tvm.runtime import tensor
 
 from hybridc.compiler import pipeline, target
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir.evaluate import evaluate
 
 DTYPES = ["float32", "uint8", "int64", "float64", "bool", "float16"]
 

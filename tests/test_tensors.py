@@ -10,8 +10,8 @@ from small_models import B, W, X, compiled, dense_artifact
 from tvm import relax
 
 from hybridc.compiler.model import Array, TensorSpec, random_feed
-from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.tensors import InputPort, empty, to_numpy, to_tensor
+from hybridc.compiler.runtime.session import InferenceSession
+from hybridc.compiler.runtime.tensors import InputPort, empty, to_numpy, to_tensor
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from hybridc.compiler.tables import table
-from hybridc.compiler.units import counted
+from hybridc.compiler.text.tables import table
+from hybridc.compiler.text.units import counted
 
 
 def test_negative_numbers_stand_to_the_right() -> None:

@@ -122,7 +122,7 @@ def test_the_target_is_where_tensors_are() -> None:
 _WHOLE = """
 import warnings
 import torch
-from hybridc.compiler import session
+from hybridc.compiler.runtime import session
 from hybridc.compiler.cuda import callers
 from hybridc.compiler.dynamo import torch_device, torch_region
 from hybridc.compiler.dynamo.torch_backend import torch_backend

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hybridc.cli import main as entry
 from hybridc.compiler import driver
 from hybridc.compiler import settings as process_settings
-from hybridc.compiler.child import Child
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.monitoring import trace
 from hybridc.compiler.monitoring.timeline import Timeline
+from hybridc.compiler.processes.child import Child
 from hybridc.compiler.tuning.watched import Watched
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
@@ -113,7 +113,7 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_children_do_stands_on_tracks_of_their_own(tmp_path: Path) -> None:
     file = tmp_path / "echo_for_trace.py"
     file.write_text(
-        "from hybridc.compiler.child import serve\n"
+        "from hybridc.compiler.processes.child import serve\n"
         "def answer(request):\n"
         "    if request['do'] == 'fail': raise ValueError('no')\n"
         "    return {'verdict': 'ok', 'seconds': [3e-3, 1e-3, 2e-3]}\n"

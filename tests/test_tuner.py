@@ -20,12 +20,11 @@ import pytest
 from fake_pool import SPACE, FakeBench, FakePool, exhaustive, made, measured_in, tune
 
 from hybridc.cli import main as entry
-from hybridc.compiler import strategies
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.lookup import Hit
-from hybridc.compiler.tuning import in_model, run_off
+from hybridc.compiler.tuning import in_model, run_off, strategies
 from hybridc.compiler.tuning.outcome import Keep, Measured
 from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.tasks import Task

@@ -11,14 +11,13 @@ import pytest
 from fake_pool import SPACE, FakePool, exhaustive, judged, made, measured_in, tune, tuner
 from tvm.script import from_source, tirx
 
-from hybridc.compiler import strategies
 from hybridc.compiler.errors import LogError
 from hybridc.compiler.interfaces import Point, Trial
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning import defaults, nearby, recording, summary, tasks
+from hybridc.compiler.tuning import defaults, nearby, recording, strategies, summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.plan import Budget

@@ -295,6 +295,6 @@ def _judged(point: Any) -> Measured:
 
 
 def _strategy() -> Any:
-    from hybridc.compiler import strategies
+    from hybridc.compiler.tuning import strategies
 
     return strategies.catalogue().create("evolutionary")

@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import cached_weights, driver, pipeline, target
+from hybridc.compiler import driver, pipeline, target
 from hybridc.compiler.configuration import plans
+from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import Context, SearchTask, Trial
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.tuning import tasks, versions

@@ -16,8 +16,8 @@ from fake_pool import FakePool, made
 
 from hybridc.cli import _output
 from hybridc.cli import main as entry
-from hybridc.compiler import driver, pipeline, strategies
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler import driver, pipeline
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance import timing
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration import plans
@@ -32,7 +32,7 @@ from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import digests
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.orchestration.workshop import Workshop
-from hybridc.compiler.tuning import in_model, run_off, session
+from hybridc.compiler.tuning import in_model, run_off, session, strategies
 from hybridc.compiler.tuning.plan import Budget, Tuning
 from hybridc.compiler.tuning.tuner import Tuner
 

@@ -19,7 +19,7 @@ from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import cascade, stages
 from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.orchestration.judging import in_doubt, noise
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
 # A CPU that multiplies in bf16.

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from onnx import TensorProto, helper
 
 from hybridc.cli import main
-from hybridc.compiler import untrusted
 from hybridc.compiler.errors import InputError, ModelError
 from hybridc.compiler.frontends.onnx_graph import model_file
-from hybridc.compiler.untrusted import Inspector
+from hybridc.compiler.processes import untrusted
+from hybridc.compiler.processes.untrusted import Inspector
 
 
 @pytest.fixture(scope="module")

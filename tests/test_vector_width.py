@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from hybridc.compiler import target
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.hardware.machine import Machine
 from hybridc.compiler.kernels import contractions, packing, vector_width
 from hybridc.schedules.dense import Dense

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridc.compiler import target
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.kernels import bfloat16_lowering, weight_only
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
-from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.weight_only_dense import WeightOnlyDense
 
 CPU = target.parse("cpu", threads=2)

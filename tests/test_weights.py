@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import relax
 
-from hybridc.compiler import build
+from hybridc.compiler.artifacts.weights import DTYPES, decode, encode
+from hybridc.compiler.building import build
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.model import Array
-from hybridc.compiler.weights import DTYPES, decode, encode
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)

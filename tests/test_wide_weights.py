@@ -10,8 +10,9 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from tvm import relax
 
-from hybridc.compiler import evaluate, pipeline, target
+from hybridc.compiler import pipeline, target
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir import evaluate
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import compression
 from hybridc.compiler.target import Target

@@ -9,10 +9,10 @@ import pytest
 from tvm import relax
 
 from hybridc.compiler import pipeline, target
-from hybridc.compiler.build import build
+from hybridc.compiler.building.build import build
 from hybridc.compiler.errors import PassError
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.model import Array
 
 RNG = np.random.default_rng(0)

@@ -13,12 +13,12 @@ from test_contractions import FEW
 from test_integer_arithmetic import convolution, run_both
 from test_rule_conformance import CPUS, runnable
 
-from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.kernels import packing, winograd, winograd_cost, winograd_transforms
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.winograd_work import Choice
 from hybridc.compiler.model import Array
-from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.winograd_conv2d import WinogradConv2d
 
 DRAW = np.random.default_rng(0)

@@ -9,7 +9,7 @@ from onnx_models import BOOL, build, node
 
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 KINDS = ("int8", "int32", "int64", "uint8", "uint32", "uint64")
 SIZES = (1, 7, 64)  # scalars, and vectors with a rest

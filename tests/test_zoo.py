@@ -13,7 +13,7 @@ from zoo import ZOO
 from hybridc.compiler import driver, frontend
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.model import Array
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 # One of each kind; together about a minute on two cores.
 FAST = (

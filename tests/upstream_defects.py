@@ -222,7 +222,7 @@ def outcome(model: Any, feed: dict[str, Any], expected: list[Any]) -> str:
     from tvm.relax.frontend.onnx import from_onnx
 
     from hybridc.compiler.conformance.comparison import Tolerance, difference
-    from hybridc.compiler.evaluate import evaluate
+    from hybridc.compiler.ir.evaluate import evaluate
 
     shapes = {name: list(array.shape) for name, array in feed.items()}
     try:

@@ -7,7 +7,7 @@ import tvm
 from tvm import relax, sym, tirx
 from tvm_ffi import structural_walk
 
-from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.ir.evaluate import evaluate
 
 
 def arrays_are_cut() -> bool:

@@ -10,7 +10,7 @@ from tvm import relax
 
 from hybridc.compiler.anatomy.work import ATTENTION, CONVOLUTION, PRODUCT, RECURRENCE, Operator
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.rewrite import Expr, relax_functions
+from hybridc.compiler.ir.rewrite import Expr, relax_functions
 
 _MOST = 0.5  # of the FLOPs, for a kind of operator to make the architecture
 _MUCH = 0.2  # so that it does not go without saying

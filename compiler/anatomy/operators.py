@@ -20,8 +20,8 @@ from hybridc.compiler.anatomy.work import (
 )
 from hybridc.compiler.delegation.regions import PREFIX
 from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.ir.rewrite import Expr, bindings_of, graph_of, operator, relax_functions
 from hybridc.compiler.kernels import kernel_cost, recurrence
-from hybridc.compiler.rewrite import Expr, bindings_of, graph_of, operator, relax_functions
 
 _VIEWS = {"reshape", "squeeze", "expand_dims", "flatten", "nn.batch_flatten"}
 # What they are asked for is all that they read of a table, and they compute nothing.

@@ -20,7 +20,7 @@ from tvm import tirx
 from hybridc.compiler.aot.course import Course
 from hybridc.compiler.aot.parts import on_host, sequence
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.rewrite import bindings_of
+from hybridc.compiler.ir.rewrite import bindings_of
 
 # The symbols of the function, another where it starts no threads, of one that tells how many bytes
 # of memory it needs, and of one that tells its `layout`.

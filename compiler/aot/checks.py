@@ -12,7 +12,7 @@ from tvm.ir.transform import module_pass
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import IRModule, PrimFunc
-from hybridc.compiler.rewrite import updated
+from hybridc.compiler.ir.rewrite import updated
 
 _KNOWN = "hybridc.known_arguments"
 # What is raised where an argument is another than asked for.

@@ -6,7 +6,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from hybridc.compiler.rewrite import bindings_of, operator
+from hybridc.compiler.ir.rewrite import bindings_of, operator
 
 BOUNDARY = 64  # bytes; storages begin on multiples of it
 

@@ -15,7 +15,7 @@ from tvm.ir.transform import module_pass
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import IRModule, PrimFunc
-from hybridc.compiler.rewrite import updated
+from hybridc.compiler.ir.rewrite import updated
 
 Buffer = Any  # tvm.ir.Var of a BufferType
 Statement = Any  # tvm.tirx.Stmt

@@ -14,8 +14,8 @@ from tvm import relax, tirx
 
 from hybridc.compiler.aot.parts import Parts
 from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.ir.rewrite import bindings_of, operator, relax_functions
 from hybridc.compiler.kernels import kernel_cost
-from hybridc.compiler.rewrite import bindings_of, operator, relax_functions
 from hybridc.compiler.target import Target
 
 # What kernels of any kind reach of the peak, about.

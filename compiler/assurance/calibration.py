@@ -7,8 +7,9 @@ from typing import Any, cast
 import numpy as np
 from blake3 import blake3
 
-from hybridc.compiler import dims, numpy_files
+from hybridc.compiler import dims
 from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.filesystem import numpy_files
 from hybridc.compiler.model import Array, OpaqueSpec, TensorSpec, as_array, random_feed
 
 Feeds = list[dict[str, Array]]

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance import accuracy as accuracies
 from hybridc.compiler.assurance import (
     answers,
@@ -28,7 +28,7 @@ from hybridc.compiler.hardware import host
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Array, Model, OpaqueSpec, open_dims
 from hybridc.compiler.orchestration.time_budget import TimeBudget
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 Stages = Callable[[str], AbstractContextManager[None]]
 

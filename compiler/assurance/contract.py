@@ -17,7 +17,13 @@ from hybridc.compiler.assurance.confidence import FEW, Estimate
 from hybridc.compiler.assurance.limits import MEDIAN, checked_percentile, parse_latency
 from hybridc.compiler.assurance.validation import Validate
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.units import format_duration, format_rate, format_size, of_option, parse_size
+from hybridc.compiler.text.units import (
+    format_duration,
+    format_rate,
+    format_size,
+    of_option,
+    parse_size,
+)
 
 # The metric that is the user's own function, by `--validate`.
 VALIDATE = "validate"

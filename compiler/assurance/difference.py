@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridc.compiler import carriers
 from hybridc.compiler.model import Array
+from hybridc.compiler.runtime import carriers
 
 Floats = NDArray[np.float64]
 

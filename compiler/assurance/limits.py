@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from hybridc.compiler.assurance.accuracy import METRICS
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.units import parse_duration
+from hybridc.compiler.text.units import parse_duration
 
 MEDIAN = 50.0
 # A percentile beyond would take more than 10,000 calls to bound.

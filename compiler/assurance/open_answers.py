@@ -12,7 +12,7 @@ from hybridc.compiler.assurance import answers, calibration, verify
 from hybridc.compiler.assurance.verify import Comparison
 from hybridc.compiler.delegation import opaque_values
 from hybridc.compiler.model import Array, Feed, Model, open_dims, random_feed
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 # Of all inputs together where one size is large: as in seven images of 224 by 224 pixels.
 _MOST_ELEMENTS = 2**20

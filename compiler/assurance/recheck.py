@@ -8,8 +8,8 @@ from typing import Any
 
 import tvm
 
-from hybridc.compiler import frontend, loading
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler import frontend
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance import calibration, remembered
 from hybridc.compiler.assurance.certify import Examined, Terms, Trial, examine
 from hybridc.compiler.assurance.clause import Clause
@@ -20,6 +20,7 @@ from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.measurement.clock import Clock, Progress
 from hybridc.compiler.measurement.conditions import STEADY, Conditions
 from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec
+from hybridc.compiler.runtime import loading
 
 _NUMBERS = ("max_latency", "latency_percentile", "min_throughput", "max_memory", "max_size")
 

@@ -16,7 +16,7 @@ from hybridc.compiler.measurement import conditions, measure
 from hybridc.compiler.measurement.conditions import Watch
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Feed
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 _PATIENCE = 10.0  # seconds in which a limit is to become clear
 # Measurements that are made anew on a machine that was disturbed, and seconds that each of them

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from hybridc.compiler.errors import InputError, described, hint
 from hybridc.compiler.model import Array, Model
-from hybridc.compiler.node_arg import NodeArg, node_arg
 from hybridc.compiler.orchestration.time_budget import OutOfTimeError, ending
+from hybridc.compiler.runtime.node_arg import NodeArg, node_arg
 
 
 class Runner(Protocol):

@@ -15,12 +15,12 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridc.compiler import carriers
 from hybridc.compiler.assurance.accuracy import METRICS
 from hybridc.compiler.assurance.difference import Difference, Floats
 from hybridc.compiler.assurance.reduced import Reduced, finer, reduced
 from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.model import Array, TensorSpec
+from hybridc.compiler.runtime import carriers
 
 # dtype: (rtol, atol)
 TOLERANCES: Mapping[str, tuple[float, float]] = {

@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.files import reason
+from hybridc.compiler.filesystem.files import reason
 
 _LONGEST = 2**20  # bytes of a configuration file
 Share = float

@@ -177,7 +177,7 @@ def calibrates(options: Options) -> bool:
 
 def written_in(model: Model) -> str:
     """The lower precision that a model comes in, or nothing."""
-    from hybridc.compiler.rewrite import calls, computes_in  # TVM takes its time
+    from hybridc.compiler.ir.rewrite import calls, computes_in  # TVM takes its time
 
     if calls(model.module, "quantize", "dequantize"):
         return "int8"

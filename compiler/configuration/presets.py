@@ -12,8 +12,8 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.measurement.clock import Progress
 from hybridc.compiler.orchestration import modes
 from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.text.units import of_option, parse_duration
 from hybridc.compiler.tuning.plan import Tuning
-from hybridc.compiler.units import of_option, parse_duration
 
 # Trials of a kernel where tuning is asked for without a number.
 TRIALS = 32

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hybridc.compiler import fork
-from hybridc.compiler.child import ChildError, Json, serve
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, suites
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.fork import Limits
+from hybridc.compiler.processes import fork
+from hybridc.compiler.processes.child import ChildError, Json, serve
+from hybridc.compiler.processes.fork import Limits
 
 _LONGEST = 300  # characters of a reason
 

@@ -68,7 +68,7 @@ def examine(case: Case, engine: str = "hybridc", fallback: bool = True) -> Resul
 
 
 def _by_hybridc(model: Proto, inputs: Sequence[Any], fallback: bool) -> _Ran:
-    from hybridc.compiler.onnx_backend import Prepared
+    from hybridc.compiler.conformance.onnx_backend import Prepared
 
     prepared = Prepared(model, fallback)
     outputs = prepared.run(inputs)
@@ -77,7 +77,7 @@ def _by_hybridc(model: Proto, inputs: Sequence[Any], fallback: bool) -> _Ran:
 
 def _by_ort(model: Proto, inputs: Sequence[Any], fallback: bool) -> _Ran:
     del fallback  # it is the other runtime itself
-    from hybridc.compiler.reference import runtime_session
+    from hybridc.compiler.frontends.onnx_reference import runtime_session
 
     initialised = {tensor.name for tensor in model.graph.initializer}
     names = [value.name for value in model.graph.input if value.name not in initialised]

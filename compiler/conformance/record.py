@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import files
 from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.conformance.summary import versions
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.filesystem import files
 
 _GOOD = (Verdict.PASS, Verdict.FALLBACK)
 

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from hybridc.compiler import settings
-from hybridc.compiler.child import Child, ChildError, Json, first_of
 from hybridc.compiler.conformance.record import Record
 from hybridc.compiler.conformance.suite import Entry, Result, Verdict
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.fork import Limits
+from hybridc.compiler.processes.child import Child, ChildError, Json, first_of
+from hybridc.compiler.processes.fork import Limits
 
 _MODULE = "hybridc.compiler.conformance.examiner"
 _START = 300.0  # seconds in which a child imports TVM and makes a suite, on a busy machine

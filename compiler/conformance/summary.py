@@ -8,8 +8,8 @@ from datetime import date
 from typing import Any
 
 from hybridc.compiler.conformance.suite import Result, Verdict
-from hybridc.compiler.packages import version_of
-from hybridc.compiler.tables import table
+from hybridc.compiler.installation.packages import version_of
+from hybridc.compiler.text.tables import table
 
 _PLACES = re.compile(r" \(node (?:'[^']*'|computing '[^']*')\)")
 _NUMBERS = re.compile(r"\d+(?:\.\d+)?%?(?:e[+-]?\d+)?")

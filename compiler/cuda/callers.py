@@ -7,7 +7,7 @@ from typing import Any
 
 import tvm
 
-from hybridc.compiler.tensors import Tensor
+from hybridc.compiler.runtime.tensors import Tensor
 
 
 def room(library: Any, like: Tensor, device: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.cuda.pinned import on_bytes, size_of
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.tensors import ALIGNMENT, Tensor, placed
+from hybridc.compiler.runtime.tensors import ALIGNMENT, Tensor, placed
 
 Staged = tuple[Any, Tensor]  # pinned memory, and the tensor of the host's that lies on it
 

@@ -4,9 +4,9 @@ from math import prod
 
 import tvm
 
-from hybridc.compiler import tensors
 from hybridc.compiler.model import Array
-from hybridc.compiler.tensors import Tensor
+from hybridc.compiler.runtime import tensors
+from hybridc.compiler.runtime.tensors import Tensor
 
 
 def size_of(tensor: Tensor) -> int:

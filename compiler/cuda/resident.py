@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import tvm
 
-from hybridc.compiler import tensors
 from hybridc.compiler.cuda import callers, torch_graphs
 from hybridc.compiler.cuda.graphs import Graphs
 from hybridc.compiler.cuda.host_calls import HostCall, unrecorded
@@ -19,7 +18,8 @@ from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.cuda.order import Order
 from hybridc.compiler.cuda.pinned import on_bytes, size_of
 from hybridc.compiler.model import Array
-from hybridc.compiler.tensors import Tensor
+from hybridc.compiler.runtime import tensors
+from hybridc.compiler.runtime.tensors import Tensor
 
 Holding = Callable[[list[Any]], Callable[..., Any]]
 Places = dict[tuple[int, tuple[int, ...]], Any]

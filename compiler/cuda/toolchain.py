@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hybridc.compiler import scratch, settings
+from hybridc.compiler import settings
 from hybridc.compiler.cuda import nvrtc
 from hybridc.compiler.errors import InputError, PassError
+from hybridc.compiler.filesystem import scratch
 
 _SECONDS = 1800  # of one compilation: large models have hundreds of kernels
 _FLAGS = ("-std=c++17", "--expt-relaxed-constexpr")

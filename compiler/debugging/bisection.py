@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.ir.rewrite import updated
 from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.measurement.clock import Progress
-from hybridc.compiler.rewrite import updated
 
 Complaint = Callable[[IRModule], str | None]  # what is wrong with a module, or None
 

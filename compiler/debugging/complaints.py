@@ -7,9 +7,9 @@ from typing import Any
 
 from hybridc.compiler.debugging.bisection import Culprit
 from hybridc.compiler.errors import WrongAnswerError
-from hybridc.compiler.evaluate import machine, tensor
 from hybridc.compiler.instruments import NumericVerify
 from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.ir.evaluate import machine, tensor
 from hybridc.compiler.model import Array
 
 _RUNS = 5
@@ -78,7 +78,7 @@ def _with_main(module: IRModule, name: str) -> IRModule | None:
     """A kernel and a `main` that calls it as the module does; None if it is called otherwise."""
     from tvm import relax
 
-    from hybridc.compiler.rewrite import bindings_of, operator
+    from hybridc.compiler.ir.rewrite import bindings_of, operator
 
     builder = relax.BlockBuilder()
     for binding in bindings_of(module["main"]):

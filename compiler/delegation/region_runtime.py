@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import carriers
 from hybridc.compiler.delegation.mixed_session import MixedSession
 from hybridc.compiler.delegation.region_session import open_session
 from hybridc.compiler.delegation.runtime_values import ELEMENTS, first, ort_value, to_array
 from hybridc.compiler.errors import ArtifactError, HybridcError, InputError
 from hybridc.compiler.model import Array, OpaqueSpec, Region, TensorSpec
-from hybridc.compiler.tensors import InputPort, empty, to_numpy, to_tensor
+from hybridc.compiler.runtime import carriers
+from hybridc.compiler.runtime.tensors import InputPort, empty, to_numpy, to_tensor
 
 _DEVICE = ("cpu", 0)
 

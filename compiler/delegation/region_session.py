@@ -7,8 +7,8 @@ from hybridc.compiler.delegation.host_operators import host_names
 from hybridc.compiler.delegation.mixed_session import MixedSession
 from hybridc.compiler.delegation.runtime_values import first, ort_value
 from hybridc.compiler.errors import ArtifactError
+from hybridc.compiler.frontends.onnx_reference import session_options
 from hybridc.compiler.model import Region
-from hybridc.compiler.reference import session_options
 
 _QUIET = 4  # what goes wrong comes as an exception; nothing is written to the screen
 _NOWHERE = "/nonexistent"  # where external data would be looked for: all of it is given in memory

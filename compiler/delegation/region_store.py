@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import specs
-from hybridc.compiler.archive import region_member
+from hybridc.compiler.artifacts import specs
+from hybridc.compiler.artifacts.archive import region_member
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.model import Array, Region
 

@@ -15,8 +15,8 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.ir.rewrite import Expr, operator
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
-from hybridc.compiler.rewrite import Expr, operator
 
 PREFIX = "hybridc."
 

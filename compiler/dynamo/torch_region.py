@@ -26,9 +26,9 @@ from hybridc.compiler.errors import (
     WrongAnswerError,
 )
 from hybridc.compiler.frontends import torch_model
+from hybridc.compiler.frontends.torch_reference import to_numpy
 from hybridc.compiler.model import Array
-from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.torch_reference import to_numpy
+from hybridc.compiler.runtime.session import InferenceSession
 
 
 class Region:

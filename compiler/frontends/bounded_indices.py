@@ -17,8 +17,7 @@ from tvm import relax, tirx
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import (
+from hybridc.compiler.ir.rewrite import (
     Expr,
     Extent,
     Graph,
@@ -30,6 +29,7 @@ from hybridc.compiler.rewrite import (
     shape,
     with_attributes,
 )
+from hybridc.compiler.model import Array
 
 # How whole rows may be combined.
 _WHOLE = frozenset({"update", "add", "mul", "max", "min"})

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hybridc.compiler import carriers, dims
+from hybridc.compiler import dims
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import (
+    functions,
     open_axes,
     quantized,
     same_padding,
@@ -22,10 +23,11 @@ from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, fold
 from hybridc.compiler.frontends.onnx_import.graph import import_graph
 from hybridc.compiler.frontends.onnx_import.regions import Imported, import_with_regions
+from hybridc.compiler.frontends.onnx_reference import OnnxReference
 from hybridc.compiler.frontends.relax_outputs import output_specs, with_bounds
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Model, OpaqueSpec, Region, TensorSpec, summary
-from hybridc.compiler.reference import OnnxReference
+from hybridc.compiler.runtime import carriers
 
 # Kernels index with 32 bits.
 _MOST_ELEMENTS = 2**31 - 1
@@ -147,6 +149,7 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     proto = onnx.ModelProto()
     proto.CopyFrom(file.proto)
     open_axes.apply(proto, bound)
+    functions.leave_out_shadowed(proto)
     _say_one_sided(proto)
     proto = quantized.written_out(training.written_out(proto))
     proto = operators.expand_all(fold(proto).proto, lambda made: fold(made).proto)

@@ -4,9 +4,9 @@ import numpy as np
 
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, static, zeros
 from hybridc.compiler.frontends.onnx.selection import reversed_in_time
+from hybridc.compiler.ir.rewrite import constant
 from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.kernels.recurrence import LANES
-from hybridc.compiler.rewrite import constant
 
 # What an LSTM's gates are given for its cell to stay: nothing goes in, nothing is forgotten.
 _STILL = (-1e9, 0, 1e9, 0)

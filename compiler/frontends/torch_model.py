@@ -22,8 +22,8 @@ from hybridc.compiler.frontends.torch_import.values import (
     values_of,
     written,
 )
+from hybridc.compiler.frontends.torch_reference import evaluation_mode, torch_reference
 from hybridc.compiler.model import Model, TensorSpec
-from hybridc.compiler.torch_reference import evaluation_mode, torch_reference
 
 # ONNX first: it imports more architectures (the transformers whole), its shapes are made static
 # and folded, and fewer of its operators are known to be converted wrongly.  The other road has

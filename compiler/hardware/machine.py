@@ -1,8 +1,8 @@
 """How fast one core of a machine works and is fed: facts for the analytic models of schedules.
 
-A machine that nobody probed gets the defaults, which are those of no machine in particular;
-`hybridc doctor --probe` measures the facts of this one and keeps them in the cache directory.
-Whatever was used is in the target's description, so that a compilation can be repeated.
+A machine that nobody probed gets what is known of its family of CPUs, or facts of no machine in
+particular; `hybridc doctor --probe` measures those of this one and keeps them in the cache
+directory.  Whatever was used is in the target's description, so that a compilation can be repeated.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 
 from hybridc.compiler import settings
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.files import replacing
+from hybridc.compiler.filesystem.files import replacing
 from hybridc.compiler.hardware import host
 
 
@@ -58,9 +58,32 @@ class Machine:
         return asdict(self)
 
 
-def unprobed(vector_bits: int) -> Machine:
-    """A machine that nobody probed; many CPUs need both of their units for one wide vector."""
-    return Machine(fma_per_cycle=1.0) if vector_bits >= 512 else Machine()
+_NARROW = Machine(fma_per_cycle=1.0)
+# Intel's servers since Skylake: a mesh joins the slices of their last cache, from which a core gets
+# about half of what the ring of others brings it (measured on Emerald Rapids: 8.8 bytes a cycle).
+_MESH = Machine(fma_per_cycle=2.0, l3_bytes_per_cycle=9.0)
+# CPUs with two units of 512 bits, by the first letters of LLVM's names for them.
+_WIDE = {
+    "skylake-avx512": _MESH,
+    "cascadelake": _MESH,
+    "cooperlake": _MESH,
+    "icelake-server": _MESH,
+    "sapphirerapids": _MESH,
+    "emeraldrapids": _MESH,
+    "graniterapids": _MESH,
+    "diamondrapids": _MESH,
+    "znver5": Machine(fma_per_cycle=2.0),
+}
+
+
+def unprobed(cpu: str, vector_bits: int) -> Machine:
+    """A machine that nobody probed, by LLVM's name for its CPU.
+
+    Many CPUs need both of their units for one vector of 512 bits; `_WIDE` have two such.
+    """
+    if vector_bits < 512:
+        return Machine()
+    return next((facts for name, facts in _WIDE.items() if cpu.startswith(name)), _NARROW)
 
 
 def from_json(data: object) -> Machine:
@@ -79,12 +102,12 @@ def from_json(data: object) -> Machine:
     return Machine(**data)
 
 
-def known(threads: int, vector_bits: int) -> Machine:
+def known(cpu: str, threads: int, vector_bits: int) -> Machine:
     """What was measured of this machine with so many threads and such vectors; else the defaults.
 
     Facts of another number of threads do not hold: threads share caches and memory.
     """
-    return _read(_path()).get(_key(threads, vector_bits)) or unprobed(vector_bits)
+    return _read(_path()).get(_key(threads, vector_bits)) or unprobed(cpu, vector_bits)
 
 
 def keep(machine: Machine, threads: int, vector_bits: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hybridc.compiler import settings
 from hybridc.compiler.cuda.gpu import Gpu
-from hybridc.compiler.files import replacing
+from hybridc.compiler.filesystem.files import replacing
 from hybridc.compiler.hardware import host, load, probe_kernels
 from hybridc.compiler.target import Target
 

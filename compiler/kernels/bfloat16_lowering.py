@@ -11,10 +11,10 @@ from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import IRModule, PrimFunc
+from hybridc.compiler.ir.rewrite import updated
 from hybridc.compiler.kernels import bfloat16
 from hybridc.compiler.kernels.bfloat16 import BFLOAT16
 from hybridc.compiler.kernels.imported import with_functions
-from hybridc.compiler.rewrite import updated
 from hybridc.compiler.target import Target
 
 _BINARY = (prim.Add, prim.Sub, prim.Mul, prim.Div, prim.Max, prim.Min)

@@ -13,7 +13,7 @@ import tvm
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.rewrite import operator, shape
+from hybridc.compiler.ir.rewrite import operator, shape
 
 Expr = Any  # tvm.relax.Expr
 

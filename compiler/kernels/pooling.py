@@ -14,9 +14,9 @@ import numpy as np
 from tvm import relax, te, tirx, topi
 from tvm.runtime import tensor
 
+from hybridc.compiler.ir.rewrite import Expr, shape
 from hybridc.compiler.kernels.joins import is_static
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, shape
 
 Tensor = Any  # tvm.te.Tensor
 

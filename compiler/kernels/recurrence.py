@@ -14,8 +14,8 @@ from typing import Any
 import tvm
 
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.ir.rewrite import Extent, opened
 from hybridc.compiler.kernels.tensor_expressions import FLOPS, KERNEL
-from hybridc.compiler.rewrite import Extent, opened
 
 NAME = "recurrence"
 # The parameter that every step multiplies the state by.

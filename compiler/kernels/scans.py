@@ -12,8 +12,8 @@ from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as script
 
+from hybridc.compiler.ir.rewrite import Expr, operator, shape
 from hybridc.compiler.kernels.joins import is_static
-from hybridc.compiler.rewrite import Expr, operator, shape
 from hybridc.compiler.target import Target
 
 # Vectors, or rows, that are added up side by side: an addition takes 4 cycles, and a sum that was

@@ -7,8 +7,8 @@ from typing import Any
 
 from tvm import te, tirx, topi
 
+from hybridc.compiler.ir.rewrite import Expr, shape
 from hybridc.compiler.kernels.joins import is_static
-from hybridc.compiler.rewrite import Expr, shape
 
 
 def softmax(builder: Any, call: Any) -> Expr:

@@ -18,10 +18,10 @@ from tvm import relax, te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as script
 
+from hybridc.compiler.ir.rewrite import Expr, operator, shape
 from hybridc.compiler.kernels import sorting_rows
 from hybridc.compiler.kernels.joins import is_static
 from hybridc.compiler.kernels.tensor_expressions import unflatten, written
-from hybridc.compiler.rewrite import Expr, operator, shape
 from hybridc.compiler.target import Target
 
 # Elements that are worth a second thread.

@@ -13,8 +13,8 @@ import numpy as np
 import tvm
 from tvm import te, tirx
 
+from hybridc.compiler.ir.rewrite import Expr
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr
 
 Tensor = Any  # tvm.te.Tensor
 

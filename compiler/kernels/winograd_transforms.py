@@ -63,7 +63,7 @@ def transform_filter(weight: Array, outputs: int) -> Array:
     Integers come out four times as large, exactly, in int16.  Every machine makes the same bits:
     terms are added up in their order, not in that of a library.
     """
-    from hybridc.compiler.tensors import empty  # TVM takes its time
+    from hybridc.compiler.runtime.tensors import empty  # TVM takes its time
 
     _, g, _ = transforms(outputs, weight.shape[1])
     integers = np.issubdtype(weight.dtype, np.integer)

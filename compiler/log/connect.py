@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.pool import QueuePool
 
 from hybridc.compiler.errors import LogError, first_line
-from hybridc.compiler.files import reason
+from hybridc.compiler.filesystem.files import reason
 from hybridc.compiler.log import schema
 
 _WAIT = 60.0  # seconds that a writer waits for the others

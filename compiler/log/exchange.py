@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.files import reason, unreadable
+from hybridc.compiler.filesystem.files import reason, unreadable
 from hybridc.compiler.log import jsonl, parquet, tvm_database
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record

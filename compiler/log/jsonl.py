@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.files import replacing
+from hybridc.compiler.filesystem.files import replacing
 from hybridc.compiler.log import record as recording
 from hybridc.compiler.log.keys import KINDS, Described
 from hybridc.compiler.log.record import Record, canonical

@@ -13,7 +13,7 @@ from typing import Any
 
 from hybridc.compiler import target as targets
 from hybridc.compiler.errors import HybridcError, InputError, described
-from hybridc.compiler.files import replacing
+from hybridc.compiler.filesystem.files import replacing
 from hybridc.compiler.log.access import GENERIC
 from hybridc.compiler.log.keys import Described, of_kernel, of_target
 from hybridc.compiler.log.record import Record, Verdict, canonical

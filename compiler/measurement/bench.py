@@ -20,8 +20,8 @@ from hybridc.compiler.measurement.worker import PeerError, Worker
 from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
-from hybridc.compiler.tables import table
-from hybridc.compiler.units import format_durations
+from hybridc.compiler.text.tables import table
+from hybridc.compiler.text.units import format_durations
 
 # Seconds of calls that are not counted, before each turn: caches and clocks settle.
 WARMUP = 0.1

@@ -12,7 +12,7 @@ import numpy as np
 from hybridc.compiler.assurance import confidence
 from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.measurement.conditions import Conditions
-from hybridc.compiler.units import format_duration
+from hybridc.compiler.text.units import format_duration
 
 # Medians of fewer samples move with every single outlier.
 MIN_SAMPLES = 5

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.installation.packages import installed
 from hybridc.compiler.model import Feed
-from hybridc.compiler.packages import installed
 from hybridc.compiler.plugin import Catalogue
 
 Call = Callable[[], object]

@@ -1,24 +1,27 @@
 """Time each kernel of an artifact, and set it against what the machine can do at most."""
 
 import statistics
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hybridc.compiler import target
-from hybridc.compiler.artifact import REGION_RUNTIME
+from hybridc.compiler.artifacts.artifact import REGION_RUNTIME
 from hybridc.compiler.delegation.regions import PREFIX
 from hybridc.compiler.hardware import peaks
 from hybridc.compiler.hardware.peaks import Peaks
 from hybridc.compiler.model import Array, random_feed
-from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.tables import table
-from hybridc.compiler.units import format_duration, format_durations
+from hybridc.compiler.runtime.session import InferenceSession
+from hybridc.compiler.text.tables import table
+from hybridc.compiler.text.units import format_duration, format_durations
 
-_CALLS = 20
-_WARMUP = 3
-RUNS = _WARMUP + _CALLS  # of the model, for one profile
+CALLS = 20  # of the model, for one profile
+# Seconds and calls that do not count.  Until a process has been busy for a while, a kernel may keep
+# its threads on one processor (measured: 0.2 s of a virtual machine, at half the speed).
+WARMUP = 0.4
+_WARMUP_CALLS = 3
 _RUNTIME = "vm."  # the virtual machine's own helpers: allocation, shape checks
 
 
@@ -131,10 +134,14 @@ def kernels(session: InferenceSession, feed: Mapping[str, Array]) -> tuple[Kerne
     Watching costs about a microsecond for each call of a kernel.
     """
     watch = Watch(session)
-    runs = [watch.run(feed) for _ in range(RUNS)]
+    end, called = time.monotonic() + WARMUP, 0
+    while called < _WARMUP_CALLS or time.monotonic() < end:
+        watch.run(feed)
+        called += 1
+    runs = [watch.run(feed) for _ in range(CALLS)]
     known = {entry["kernel"]: entry for entry in session.artifact.report.get("kernels", ())}
     known |= {region.name: {"rule": REGION_RUNTIME} for region in session.artifact.regions}
-    timed = [_summarise(name, runs[_WARMUP:], known.get(name, {})) for name in runs[-1]]
+    timed = [_summarise(name, runs, known.get(name, {})) for name in runs[-1]]
     return tuple(sorted(timed, key=lambda kernel: -kernel.seconds))
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from hybridc.compiler import specs
-from hybridc.compiler.child import Child, ChildError, Json, serve
+from hybridc.compiler.artifacts import specs
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.measurement.measure import Samples, latency
 from hybridc.compiler.measurement.peer import Call, peers
 from hybridc.compiler.model import TensorSpec, random_feed
+from hybridc.compiler.processes.child import Child, ChildError, Json, serve
 
 # A peer that has not answered after so many seconds is given up: Inductor compiles for minutes.
 TIMEOUT = 900.0

@@ -14,7 +14,7 @@ from hybridc.compiler.monitors.nvidia import Nvidia
 from hybridc.compiler.monitors.processor import Processor
 from hybridc.compiler.monitors.rapl import Rapl
 from hybridc.compiler.monitors.source import AbsentError, Source
-from hybridc.compiler.units import format_duration, parse_duration
+from hybridc.compiler.text.units import format_duration, parse_duration
 
 INTERVAL = "100ms"
 # Of one core, what sampling may take: the thread waits until its work is no more than that.

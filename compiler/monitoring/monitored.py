@@ -7,8 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from hybridc.compiler.monitors.source import Channel
-from hybridc.compiler.tables import table
-from hybridc.compiler.units import format_duration, format_size
+from hybridc.compiler.text.tables import table
+from hybridc.compiler.text.units import format_duration, format_size
 
 # Points of a curve in JSON and on a page: a wide window has about as many pixels to draw them on.
 _DRAWN = 600

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler.files import check_place, replacing
+from hybridc.compiler.filesystem.files import check_place, replacing
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Span, Timeline
 

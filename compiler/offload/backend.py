@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.installation.packages import installed
 from hybridc.compiler.interfaces import NotApplicable
 from hybridc.compiler.offload.subgraph import Subgraph
-from hybridc.compiler.packages import installed
 from hybridc.compiler.plugin import Catalogue, Plugin, catalogue
 from hybridc.compiler.target import CPU, Target
 

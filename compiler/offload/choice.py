@@ -15,15 +15,15 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler import pipeline, plugin
-from hybridc.compiler.advisers import MakeAdviser
-from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.build import ALIGNMENT, Built, begin
+from hybridc.compiler.artifacts.artifact import Artifact
+from hybridc.compiler.building.build import ALIGNMENT, Built, begin
 from hybridc.compiler.configuration.plans import Plan
 from hybridc.compiler.cuda import timing
 from hybridc.compiler.errors import HybridcError, first_line
-from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.ir.evaluate import evaluate
+from hybridc.compiler.log.advisers import MakeAdviser
 from hybridc.compiler.measurement import measure
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.model import Array, TensorSpec, random_feed
@@ -33,9 +33,9 @@ from hybridc.compiler.offload.calls import Offload
 from hybridc.compiler.offload.match import Found
 from hybridc.compiler.offload.subgraph import Subgraph
 from hybridc.compiler.reporting.report import BACKENDS
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
+from hybridc.compiler.text.units import format_duration, format_durations
 from hybridc.compiler.tuning import answers
-from hybridc.compiler.units import format_duration, format_durations
 
 PASS = "offload"
 _SECONDS = 0.5  # in which the ways of one kernel are compared

@@ -9,8 +9,8 @@ import tvm
 from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.ir.rewrite import Expr, graph_of, is_open, operator
 from hybridc.compiler.offload.subgraph import Operand, Step, Subgraph
-from hybridc.compiler.rewrite import Expr, graph_of, is_open, operator
 
 PRODUCTS = ("nn.conv2d", "matmul")
 # What may follow a product in one subgraph, and how many of these.

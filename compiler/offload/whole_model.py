@@ -7,12 +7,12 @@ call while ours work, and the other way round.
 from statistics import median
 from typing import Any
 
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.cuda import timing
 from hybridc.compiler.measurement import measure
 from hybridc.compiler.offload import calls
-from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.units import format_durations
+from hybridc.compiler.runtime.session import InferenceSession
+from hybridc.compiler.text.units import format_durations
 
 _SECONDS = 2.0
 

@@ -16,7 +16,7 @@ from hybridc.compiler.orchestration.gains import Facts
 from hybridc.compiler.orchestration.judging import cost
 from hybridc.compiler.orchestration.stages import Stage, allows_loss
 from hybridc.compiler.orchestration.time_budget import OutOfTimeError
-from hybridc.compiler.units import format_size
+from hybridc.compiler.text.units import format_size
 
 
 def advice(

@@ -5,21 +5,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from hybridc.compiler import memory, pipeline, plugin
-from hybridc.compiler.advisers import MakeAdviser
-from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.assemble import assemble, generate
+from hybridc.compiler import pipeline, plugin
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance import certify
 from hybridc.compiler.assurance.certify import Terms, Trial, examine
 from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.assurance.verify import How
-from hybridc.compiler.build import Built
+from hybridc.compiler.building.assemble import assemble, generate
+from hybridc.compiler.building.build import Built
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Plan
 from hybridc.compiler.cuda.resources import Launch, table
 from hybridc.compiler.errors import PassError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule
+from hybridc.compiler.ir import memory
+from hybridc.compiler.log.advisers import MakeAdviser
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Model

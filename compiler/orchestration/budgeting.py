@@ -13,7 +13,7 @@ from hybridc.compiler.orchestration.experienced import Experienced, Past
 from hybridc.compiler.orchestration.gains import Analysis, Facts, Gain, Predictor
 from hybridc.compiler.orchestration.stages import Stage
 from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget
-from hybridc.compiler.units import format_duration
+from hybridc.compiler.text.units import format_duration
 
 # Turns that the mode `dynamic` cuts tuning into, so that others may come between them.
 TURNS = 4

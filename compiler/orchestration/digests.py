@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from blake3 import blake3
 
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Array
 
@@ -17,7 +17,7 @@ def of_module(module: IRModule) -> str:
     """
     from tvm.ir import save_json
 
-    from hybridc.compiler.build import lift_weights
+    from hybridc.compiler.building.build import lift_weights
 
     graph, weights = lift_weights(module)
     return _digest(save_json(graph).encode(), weights)

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
+from hybridc.compiler.ir.memory import Memory
 from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.measurement.measure import Samples
-from hybridc.compiler.memory import Memory
 from hybridc.compiler.model import Model
 from hybridc.compiler.quantization.sensitivity import Lowered
 from hybridc.compiler.reporting.report import Report, Stage

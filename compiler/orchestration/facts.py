@@ -8,7 +8,7 @@ from hybridc.compiler.orchestration import learnt_gains
 from hybridc.compiler.orchestration.attempt import Outcome
 from hybridc.compiler.orchestration.gains import Facts, Gain
 from hybridc.compiler.quantization import operator_times
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.compiler.target import Target
 
 

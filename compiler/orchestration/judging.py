@@ -4,7 +4,7 @@ import math
 
 from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.contract import Contract, Measured
-from hybridc.compiler.units import format_duration
+from hybridc.compiler.text.units import format_duration
 
 _LEAST_NOISE = 0.01  # no clock on a machine with other programs tells less apart
 _MOST_NOISE = 0.05  # turns tell so much apart, however much single measurements scatter

@@ -65,7 +65,7 @@ def why_half(part: str, device: str, module: Any) -> str:
 
 def _products(module: Any) -> Iterator[tuple[str, str]]:
     """The kind of each product of a graph, and the type of what it multiplies."""
-    from hybridc.compiler.rewrite import bindings_of, operator, relax_functions  # TVM takes time
+    from hybridc.compiler.ir.rewrite import bindings_of, operator, relax_functions  # TVM takes time
 
     for _, function in relax_functions(module):
         for binding in bindings_of(function):
@@ -77,7 +77,7 @@ def _products(module: Any) -> Iterator[tuple[str, str]]:
 def _kind(name: str, value: Any) -> str:
     if name == "matmul":
         return "matrix product"
-    from hybridc.compiler.rewrite import shape
+    from hybridc.compiler.ir.rewrite import shape
 
     alone = name == "nn.conv2d" and int(value.attrs.groups) > 1 and shape(value.args[1])[1] == 1
     return _DEPTHWISE if alone else "convolution"

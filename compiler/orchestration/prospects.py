@@ -8,7 +8,7 @@ from hybridc.compiler.orchestration import precisions
 from hybridc.compiler.orchestration.gains import Facts
 from hybridc.compiler.orchestration.stages import WITHOUT, Stage
 from hybridc.compiler.target import Target
-from hybridc.compiler.units import format_size
+from hybridc.compiler.text.units import format_size
 
 # Operations for each byte of a product of 6 rows with weights of fp32: with more rows, arithmetic
 # takes longer than reading the weights.

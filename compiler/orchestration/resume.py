@@ -16,13 +16,14 @@ from typing import Any
 
 from blake3 import blake3
 
-from hybridc.compiler import archive, settings
+from hybridc.compiler import settings
+from hybridc.compiler.artifacts import archive
 from hybridc.compiler.assurance import calibration, remembered
 from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options, Plan
 from hybridc.compiler.errors import HybridcError
-from hybridc.compiler.files import replacing
+from hybridc.compiler.filesystem.files import replacing
 from hybridc.compiler.hardware import host
 from hybridc.compiler.log import keys
 from hybridc.compiler.measurement.conditions import Conditions

@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import scratch, settings
+from hybridc.compiler import settings
 from hybridc.compiler.assurance.certify import Trial
-from hybridc.compiler.child import Child, ChildError, first_of
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import HybridcError
+from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.hardware import host
 from hybridc.compiler.model import Feed, Model
 from hybridc.compiler.orchestration.drafts import Draft
+from hybridc.compiler.processes.child import Child, ChildError, first_of
 
 WORKER = "hybridc.compiler.orchestration.side_by_side_worker"
 LONGEST = 3600.0  # seconds that one compilation may take where there is no budget

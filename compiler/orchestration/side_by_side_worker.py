@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import child
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.model import Array, Model, TensorSpec
 from hybridc.compiler.orchestration.side_by_side import restored
+from hybridc.compiler.processes import child
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Compile, write the artifact, and tell the rest of the draft."""
     import tvm
 
-    from hybridc.compiler.advisers import adviser
     from hybridc.compiler.assurance.certify import Trial
+    from hybridc.compiler.log.advisers import adviser
     from hybridc.compiler.measurement.clock import Clock
     from hybridc.compiler.orchestration.attempt import draft
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.units import format_duration
+from hybridc.compiler.text.units import format_duration
 
 
 class OutOfTimeError(InputError):

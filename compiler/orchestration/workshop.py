@@ -6,13 +6,13 @@ An artifact that equals one that was examined before is not measured again.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from hybridc.compiler.advisers import MakeAdviser
 from hybridc.compiler.assurance import certify, timing
 from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.assurance.contract import Measured
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options, Plan
 from hybridc.compiler.errors import HybridcError
+from hybridc.compiler.log.advisers import MakeAdviser
 from hybridc.compiler.measurement import measure, profile
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.measurement.measure import Samples
@@ -26,7 +26,7 @@ from hybridc.compiler.orchestration.side_by_side import Job
 from hybridc.compiler.quantization import operator_times, sensitivity
 from hybridc.compiler.quantization.operator_times import Seconds
 from hybridc.compiler.reporting.report import TUNED
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 _TURNS = 2.0  # seconds in which two outcomes are compared
 

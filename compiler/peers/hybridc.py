@@ -23,7 +23,7 @@ class Hybridc(Peer):
 
     def prepare(self, path: Path, feed: Feed, threads: int) -> Call:
         """Load the artifact; the thread count is that of TVM's pool, whatever it was built for."""
-        from hybridc.compiler.session import InferenceSession
+        from hybridc.compiler.runtime.session import InferenceSession
 
         session = InferenceSession(path, threads, self.plugins)
         return lambda: session.run(None, feed)

@@ -14,12 +14,12 @@ import tvm_ffi
 from hybridc.compiler.assurance import calibration
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.ir.rewrite import Expr, shape
 from hybridc.compiler.model import Array, TensorSpec
 from hybridc.compiler.quantization import observers
 from hybridc.compiler.quantization.observers import Histogram
 from hybridc.compiler.quantization.products import Product
 from hybridc.compiler.quantization.taps import Taps
-from hybridc.compiler.rewrite import Expr, shape
 
 # Samples of the user's data that are looked at; ranges change little with more.
 MOST = 300

@@ -45,7 +45,7 @@ class Compressed:
 
     def constant(self) -> Array:
         """The constant, on an aligned address."""
-        from hybridc.compiler.tensors import empty  # TVM takes its time
+        from hybridc.compiler.runtime.tensors import empty  # TVM takes its time
 
         panels, groups, width = self.scales.shape
         integers = group_quantization.unpacked(self.integers, self.bits)
@@ -81,7 +81,7 @@ class Halves:
 
     def constant(self) -> Array:
         """The constant, on an aligned address."""
-        from hybridc.compiler.tensors import empty  # TVM takes its time
+        from hybridc.compiler.runtime.tensors import empty  # TVM takes its time
 
         made = empty(self.numbers.shape, np.dtype(np.float32))
         made[...] = self.numbers

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
+from hybridc.compiler.ir.rewrite import Expr, Graph, bindings_of, graph_of, operator, shape
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, Graph, bindings_of, graph_of, operator, shape
 
 # Half of what int32 holds: the other half is left to zero points and bias.
 _DEEPEST = 2**30 // (255 * 127)

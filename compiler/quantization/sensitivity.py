@@ -217,7 +217,7 @@ def _samples(lowered: Lowered) -> int:
 
 def outputs(module: IRModule) -> list[Any]:
     """The variables of `main` that are its outputs of floating point."""
-    from hybridc.compiler.rewrite import graph_of
+    from hybridc.compiler.ir.rewrite import graph_of
 
     body = module["main"].body.body
     value = graph_of(module["main"]).value(body)

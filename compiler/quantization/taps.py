@@ -11,13 +11,13 @@ from typing import Any
 from tvm import relax
 
 from hybridc.compiler import pipeline, target
-from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.build import ALIGNMENT, build
+from hybridc.compiler.artifacts.artifact import Artifact
+from hybridc.compiler.building.build import ALIGNMENT, build
 from hybridc.compiler.interfaces import Context, IRModule
+from hybridc.compiler.ir.rewrite import Expr, shape, tidy, updated
 from hybridc.compiler.model import Array, TensorSpec
 from hybridc.compiler.pipelines import DEFAULT
-from hybridc.compiler.rewrite import Expr, shape, tidy, updated
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 # The pass behind which the rest of the default pipeline turns the graph into kernels.
 _STAGE = "integer-arithmetic"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 
 from hybridc.compiler.reporting.page import Child, Element, clean, element, swatch
-from hybridc.compiler.units import format_duration
+from hybridc.compiler.text.units import format_duration
 
 Points = Sequence[tuple[float, float]]
 COLOURS = 7  # classes f0 to f6 of the page's style

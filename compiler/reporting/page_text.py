@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from hybridc.compiler.reporting.page import Child, Element
-from hybridc.compiler.tables import table
+from hybridc.compiler.text.tables import table
 
 _TITLES = ("h1", "h2")
 _DRAWN = ("svg", "ul")  # drawings, and the keys to their colours

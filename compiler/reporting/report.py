@@ -14,11 +14,11 @@ from hybridc.compiler.model import summary as summary_of
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.orchestration.contributions import Hybrid
 from hybridc.compiler.orchestration.decisions import NOT_NEEDED, Decision
-from hybridc.compiler.tables import table
-from hybridc.compiler.units import format_duration, format_point
+from hybridc.compiler.text.tables import table
+from hybridc.compiler.text.units import format_duration, format_point
 
 if TYPE_CHECKING:
-    from hybridc.compiler.memory import Memory  # imports TVM, which takes its time
+    from hybridc.compiler.ir.memory import Memory  # imports TVM, which takes its time
 
 # How notes begin that tell of vendor libraries; the last one says what came of them.
 BACKENDS = "backends:"

@@ -9,7 +9,7 @@ from hybridc.compiler.measurement.profile import KernelTime, Profile
 from hybridc.compiler.reporting import page
 from hybridc.compiler.reporting.page import Element, element
 from hybridc.compiler.reporting.report import Stage
-from hybridc.compiler.units import counted, format_duration, format_point, format_size
+from hybridc.compiler.text.units import counted, format_duration, format_point, format_size
 
 Entries = Mapping[str, Mapping[str, Any]]  # what an artifact's report says of each kernel
 

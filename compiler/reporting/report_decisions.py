@@ -8,7 +8,7 @@ from typing import Any
 from hybridc.compiler.reporting import page
 from hybridc.compiler.reporting.page import Element, element
 from hybridc.compiler.reporting.report_charts import mapping, number
-from hybridc.compiler.units import format_duration
+from hybridc.compiler.text.units import format_duration
 
 Entry = Mapping[str, Any]
 

@@ -6,8 +6,8 @@ from math import inf
 from pathlib import Path
 
 from hybridc.compiler import settings
-from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.files import replacing
+from hybridc.compiler.artifacts.artifact import Artifact
+from hybridc.compiler.filesystem.files import replacing
 from hybridc.compiler.hardware import host
 from hybridc.compiler.measurement import measure, profile
 from hybridc.compiler.measurement.conditions import Watch
@@ -18,7 +18,7 @@ from hybridc.compiler.reporting import page_text
 from hybridc.compiler.reporting.report import Stage
 from hybridc.compiler.reporting.report_charts import Measured
 from hybridc.compiler.reporting.report_page import parts, render
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 
 def is_page(path: Path) -> bool:
@@ -72,7 +72,7 @@ def examine(
     feed = random_feed(artifact.inputs)
     watch = Watch(count)
     latency = measure.latency(lambda: session.run(None, feed), longest=end - time.monotonic())
-    if time.monotonic() + profile.RUNS * latency.median > end:
+    if time.monotonic() + profile.WARMUP + profile.CALLS * latency.median > end:
         return None
     kernels = profile.on_this_host(session, count)
     latency = Samples(latency.seconds, watch.conditions())

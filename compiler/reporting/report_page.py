@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hybridc.compiler import pipeline
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.measurement.conditions import Conditions
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.monitoring.monitored import Monitored
@@ -15,7 +15,7 @@ from hybridc.compiler.reporting.report import Stage
 from hybridc.compiler.reporting.report_charts import Measured, mapping, number
 from hybridc.compiler.reporting.report_decisions import contributions, decisions
 from hybridc.compiler.reporting.report_monitor import monitor
-from hybridc.compiler.units import format_duration, format_rate, format_size
+from hybridc.compiler.text.units import format_duration, format_rate, format_size
 
 # Between two measurements of one artifact on one quiet machine lies less than this factor.
 _FAR = 1.25

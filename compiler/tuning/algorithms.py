@@ -10,20 +10,21 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hybridc.compiler import cached_weights, plugin
-from hybridc.compiler.advisers import NoAdvice
+from hybridc.compiler import plugin
 from hybridc.compiler.configuration.plans import Options, finish
+from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import Advice, Context, IRModule, Pass
 from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.advice import LogAdvice
+from hybridc.compiler.log.advisers import NoAdvice
+from hybridc.compiler.text.units import format_duration
 from hybridc.compiler.tuning import summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Algorithms, Budget
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuner import Tuner
 from hybridc.compiler.tuning.update import Update
-from hybridc.compiler.units import format_duration
 
 # The pass that chooses between algorithms.
 PACKING = "pack-weights"

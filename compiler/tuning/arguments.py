@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import tensors
 from hybridc.compiler.model import Array
+from hybridc.compiler.runtime import tensors
 from hybridc.compiler.tuning import answers
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.racing import Sample, Take

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler.child import Json, serve
 from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.processes.child import Json, serve
 from hybridc.compiler.tuning.arguments import Arguments
 from hybridc.compiler.tuning.features import Features
 from hybridc.compiler.tuning.kernel import Kernel

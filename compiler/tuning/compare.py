@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import pipeline, tables
+from hybridc.compiler import pipeline
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Strategy, Trial
 from hybridc.compiler.log import access
 from hybridc.compiler.log.record import Record
+from hybridc.compiler.text import tables
 from hybridc.compiler.tuning import simulate
 from hybridc.compiler.tuning.cost_model import Floats
 from hybridc.compiler.tuning.plan import Tuning

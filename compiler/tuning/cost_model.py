@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridc.compiler import settings
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.files import reason, replacing
+from hybridc.compiler.filesystem.files import reason, replacing
 from hybridc.compiler.tuning.features import COLUMNS, Matrix, without_loops
 
 Floats = NDArray[np.float64]

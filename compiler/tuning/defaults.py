@@ -3,10 +3,10 @@
 from hybridc.compiler.kernel_record import faulty
 from hybridc.compiler.log.record import broken
 from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.text.units import format_point
 from hybridc.compiler.tuning import recording
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuned import Tuned
-from hybridc.compiler.units import format_point
 
 
 def told(tuned: Tuned, log: TuningLog) -> list[str]:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from hybridc.compiler.tables import table
+from hybridc.compiler.text.tables import table
+from hybridc.compiler.text.units import format_point
 from hybridc.compiler.tuning import cost_model
 from hybridc.compiler.tuning.tasks import Task
-from hybridc.compiler.units import format_point
 
 _LEAST = 3  # pairs of numbers, for a rank correlation to say anything
 _SHOWN = 4  # points of a kernel, the fastest, besides its default

@@ -11,14 +11,15 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from hybridc.compiler import plugin, strategies
+from hybridc.compiler import plugin
 from hybridc.compiler.interfaces import Point, ScheduleRule, SearchTask
 from hybridc.compiler.log.access import GENERIC
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.sketches import SKETCH, sketches
+from hybridc.compiler.text.units import counted
+from hybridc.compiler.tuning import strategies
+from hybridc.compiler.tuning.sketches import SKETCH, sketches
 from hybridc.compiler.tuning.tasks import Task, name_of
-from hybridc.compiler.units import counted
 
 _MOST = 8  # points; one round measures them
 _SKETCHED = "fallback"  # the rule whose points are sketches of TVM's

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from statistics import fmean
 
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
+from hybridc.compiler.building.unscheduled import Unscheduled
 from hybridc.compiler.hardware import host, load
 from hybridc.compiler.log import claims
 from hybridc.compiler.log.lookup import Hit
@@ -21,14 +22,13 @@ from hybridc.compiler.log.record import Record, Verdict, in_model, who
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.measurement.profile import Watch
 from hybridc.compiler.model import Feed, random_feed
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
+from hybridc.compiler.text.units import format_durations
 from hybridc.compiler.tuning import recording, versions
 from hybridc.compiler.tuning.claimed import claimed
 from hybridc.compiler.tuning.rounds import CALLS, Origin, middle, ratio
 from hybridc.compiler.tuning.tasks import Choice, Task
 from hybridc.compiler.tuning.versions import Ruled, Version
-from hybridc.compiler.units import format_durations
-from hybridc.compiler.unscheduled import Unscheduled
 
 _CONTENDERS = 3  # points of a kernel besides its default
 _NEAR = 1.03  # of the default's time alone: what is slower will hardly be faster in the model

@@ -7,8 +7,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import build, cached_weights, pipeline, plugin, target
+from hybridc.compiler import pipeline, plugin, target
+from hybridc.compiler.building import build
 from hybridc.compiler.errors import InputError, PassError
+from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule
 from hybridc.compiler.kernel_record import State
 from hybridc.compiler.kernels import kernel_cost

@@ -17,7 +17,7 @@ from hybridc.compiler.cuda import codegen, faults, runtime, timing
 from hybridc.compiler.cuda.driver import NoGpuError
 from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.errors import HybridcError
-from hybridc.compiler.tensors import to_tensor
+from hybridc.compiler.runtime.tensors import to_tensor
 from hybridc.compiler.tuning.arguments import Arguments, CandidateError, Run
 from hybridc.compiler.tuning.kernel import Kernel, machine_code
 from hybridc.compiler.tuning.racing import Sample, Take

@@ -9,10 +9,10 @@ from typing import Any
 
 import psutil
 
-from hybridc.compiler.child import ChildError
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.processes.child import ChildError
 
 _SPENT = ("bad_alloc", "MemoryError", "out of memory", "Cannot allocate memory")
 _CLAUSE = 200  # characters of what went wrong

@@ -6,12 +6,13 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
-from hybridc.compiler import pipeline, strategies
+from hybridc.compiler import pipeline
 from hybridc.compiler.errors import PluginError
 from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Strategy
 from hybridc.compiler.log.record import BIGGEST
-from hybridc.compiler.units import parse_duration
+from hybridc.compiler.text.units import parse_duration
+from hybridc.compiler.tuning import strategies
 
 Caches = Literal["auto", "warm", "cold"]
 _LEAST = 1e-3  # seconds: a budget must be positive

@@ -16,12 +16,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from hybridc.compiler import scratch, settings
-from hybridc.compiler.child import Child, ChildError, Json, first_of
+from hybridc.compiler import settings
+from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.monitoring.timeline import Timeline
+from hybridc.compiler.processes.child import Child, ChildError, Json, first_of
 from hybridc.compiler.tuning import outcome, passes
 from hybridc.compiler.tuning.drift import Drift
 from hybridc.compiler.tuning.features import Matrix
@@ -52,9 +53,8 @@ class Pool:
         timeline: Timeline | None = None,
         gpu: str | None = None,
     ) -> None:
-        self.race = race or Race()
+        self.race, self.limits = race or Race(), limits or Limits.of_machine()
         self._glance = replace(self.race, seconds=_GLANCE * self.race.seconds)
-        self.limits = limits or Limits.of_machine()
         cpus = sorted(host.allowed_cpus())
         timing, spare = cpus[:threads], cpus[threads:]
         self._workers = workers or max(1, min(8, len(spare) or host.cores()))

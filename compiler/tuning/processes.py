@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 
-from hybridc.compiler.child import Child, ChildError, Json
 from hybridc.compiler.hardware import host
+from hybridc.compiler.processes.child import Child, ChildError, Json
 from hybridc.compiler.tuning import outcome
 from hybridc.compiler.tuning.outcome import Measured, MeasureError
 from hybridc.compiler.tuning.watched import Watched

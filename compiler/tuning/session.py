@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import plugin
+from hybridc.compiler.building.unscheduled import Unscheduled
 from hybridc.compiler.configuration.plans import SCHEDULING, Options
 from hybridc.compiler.errors import LogError, described
 from hybridc.compiler.interfaces import Context, IRModule, Pass
@@ -18,6 +19,7 @@ from hybridc.compiler.model import Model
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.reporting.report import TUNED
+from hybridc.compiler.text.units import format_duration
 from hybridc.compiler.tuning import cost_model, defaults, imported, on_gpus, summary, tasks
 from hybridc.compiler.tuning.in_model import InModel, Placed
 from hybridc.compiler.tuning.kernel import Kernel
@@ -27,8 +29,6 @@ from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuned import Tuned
 from hybridc.compiler.tuning.tuner import LATE, Tuner
 from hybridc.compiler.tuning.update import Update
-from hybridc.compiler.units import format_duration
-from hybridc.compiler.unscheduled import Unscheduled
 
 # Of the time for a tuning, what goes to kernels alone.
 _ALONE = 0.85

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridc.compiler.errors import InputError, first_line
-from hybridc.compiler.files import reason, replacing
+from hybridc.compiler.filesystem.files import reason, replacing
 from hybridc.compiler.interfaces import Point, SearchTask, Space, Strategy, Trial
 from hybridc.compiler.tuning import posterior
 from hybridc.compiler.tuning.cost_model import Floats, Group

@@ -9,7 +9,8 @@ from typing import Any
 from tvm import relax, tirx
 from tvm.ir import GenericConst
 
-from hybridc.compiler import cached_weights, plugin, strategies
+from hybridc.compiler import plugin
+from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import (
     Context,
     IRModule,
@@ -20,12 +21,13 @@ from hybridc.compiler.interfaces import (
     SearchTask,
     Trial,
 )
+from hybridc.compiler.ir.rewrite import bindings_of, operator
 from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record
 from hybridc.compiler.log.winner import Measured
-from hybridc.compiler.rewrite import bindings_of, operator
 from hybridc.compiler.target import Target
+from hybridc.compiler.tuning import strategies
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.predictor import Predictor
 from hybridc.compiler.tuning.trials import history

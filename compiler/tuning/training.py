@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.building.unscheduled import Unscheduled
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.files import reason
+from hybridc.compiler.filesystem.files import reason
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tuning import cost_model, tasks
@@ -22,7 +23,6 @@ from hybridc.compiler.tuning.cost_model import CostModel, Group
 from hybridc.compiler.tuning.features import RULES
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.trials import history
-from hybridc.compiler.unscheduled import Unscheduled
 
 # Points of a kernel that tell anything of its ranking, and kernels of which some are held out.
 _POINTS, _KERNELS = 4, 4

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from hybridc.compiler.advisers import NoAdvice
 from hybridc.compiler.interfaces import Point, Usable
+from hybridc.compiler.log.advisers import NoAdvice
 from hybridc.compiler.tuning.tasks import Task
 
 Ruled = tuple[str, Point]  # a rule and a point of its space

@@ -5,8 +5,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hybridc.compiler.child import Child, Heard, Json
 from hybridc.compiler.monitoring.timeline import Timeline
+from hybridc.compiler.processes.child import Child, Heard, Json
 
 
 @dataclass(frozen=True)

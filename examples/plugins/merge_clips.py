@@ -6,7 +6,7 @@ from math import inf
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite
+from hybridc.compiler.ir.rewrite import Expr, Graph, operator, rewrite
 
 
 @dataclass(frozen=True)

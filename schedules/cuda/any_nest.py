@@ -14,8 +14,8 @@ from tvm import tirx
 from tvm.ir.expr import Call, TensorLoad
 from tvm_ffi import structural_map, structural_walk
 
-from hybridc.compiler import memory
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.ir import memory
 from hybridc.schedules.cuda import tir
 from hybridc.schedules.cuda.product_kernel import substituted
 

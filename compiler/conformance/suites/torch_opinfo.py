@@ -98,7 +98,7 @@ def _compiled(module: Any, tensors: tuple[Any, ...]) -> tuple[list[Any], bool]:
     """The outputs by our own compiler, without its own check, and whether ONNX Runtime helped."""
     from hybridc.compiler import driver
     from hybridc.compiler.configuration import plans
-    from hybridc.compiler.session import InferenceSession
+    from hybridc.compiler.runtime.session import InferenceSession
 
     options = plans.Options(verify="off", threads=1)
     outcome = driver.compile_source(module, options, example_inputs=_copies(tensors))

@@ -11,7 +11,7 @@ import torch
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx.elementwise import shift
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 Tensor = Any  # torch.Tensor
 

@@ -14,7 +14,7 @@ from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx import spectral
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, number, static
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 LINEAR = frozenset(
     {

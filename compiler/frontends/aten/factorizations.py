@@ -14,7 +14,7 @@ from hybridc.compiler.frontends.aten import _matrix_kernels as matrix
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.aten.kernels import as_result, batched, call, wide
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, static
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 # Jacobi's methods square the fault in each sweep once it is small; matrices of hundreds take ten.
 _SWEEPS = 16

@@ -10,7 +10,7 @@ import torch
 
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 
 def _layer_norm(c: Call) -> tuple[Expr, Expr, Expr]:

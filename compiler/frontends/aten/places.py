@@ -10,7 +10,7 @@ import numpy as np
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 
 def _read(c: Call) -> Expr:

@@ -14,7 +14,7 @@ import numpy as np
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.aten.kernels import as_result, call, wide
 from hybridc.compiler.frontends.onnx.node import Expr
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 # p[k + 1] = ((a + a_k k) x + b + b_k k) / (1 + d k) p[k] - (c + c_k k) / (1 + d k) p[k - 1]
 _RECURRENCE = """

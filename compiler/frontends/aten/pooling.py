@@ -12,7 +12,7 @@ import torch
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx import pooling
 from hybridc.compiler.frontends.onnx.node import Expr, Node, static
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 Tensor = Any  # torch.Tensor
 aten = torch.ops.aten

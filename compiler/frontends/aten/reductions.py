@@ -10,7 +10,7 @@ import torch
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.aten.logarithms import log_sum
 from hybridc.compiler.frontends.onnx.node import Expr, dtype, static
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 Tensor = Any  # torch.Tensor
 

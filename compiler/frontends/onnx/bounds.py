@@ -10,8 +10,8 @@ from tvm import te, tirx
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, Scope, dtype, static
+from hybridc.compiler.ir.rewrite import are_known, constant
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import are_known, constant
 
 _WAYS = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}  # ONNX's modes as numpy's
 

@@ -9,7 +9,7 @@ from tvm import relax, tirx
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
-from hybridc.compiler.rewrite import are_known, constant
+from hybridc.compiler.ir.rewrite import are_known, constant
 
 # Products of other types are left to TVM's sums.
 _TYPES = {"float32", "float16", "bfloat16"}

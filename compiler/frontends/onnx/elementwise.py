@@ -16,7 +16,7 @@ from hybridc.compiler.frontends.onnx.node import (
     dtype,
     is_float,
 )
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 # Beyond this power of a float a product takes more roundings than the function.
 _LARGEST_PRODUCT = 3

@@ -12,7 +12,7 @@ from tvm import te, tirx
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
-from hybridc.compiler.rewrite import are_known
+from hybridc.compiler.ir.rewrite import are_known
 
 # Channels from which on rows of them fill vectors well enough to be worth two transposes.
 _LEAST = 8

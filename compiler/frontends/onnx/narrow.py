@@ -14,7 +14,7 @@ from tvm import te, tirx
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 _NARROW = frozenset(
     {

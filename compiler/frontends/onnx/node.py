@@ -14,8 +14,8 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.ir.rewrite import Extent, are_known, constant, is_atom, shape
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Extent, are_known, constant, is_atom, shape
 
 Expr = Any  # a Relax expression; TVM ships no types
 Converted = Expr | list[Expr] | None

@@ -17,8 +17,8 @@ from hybridc.compiler.frontends.onnx.node import (
     is_float,
     static,
 )
+from hybridc.compiler.ir.rewrite import are_known, constant
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import are_known, constant
 
 
 def max_pool(node: Node) -> list[Expr] | None:

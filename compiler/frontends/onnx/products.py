@@ -6,7 +6,7 @@ from types import MappingProxyType
 import numpy as np
 
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 
 def _gemm(node: Node) -> Expr:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 
 def _parametric_rectifier(node: Node) -> Expr | None:

@@ -24,7 +24,7 @@ from hybridc.compiler.frontends.onnx.node import (
     zeros,
 )
 from hybridc.compiler.frontends.recurrent_layers import all_steps, steps_of_lengths
-from hybridc.compiler.rewrite import Extent, are_known, constant
+from hybridc.compiler.ir.rewrite import Extent, are_known, constant
 
 _LONGEST = 128  # steps that are written out; more would make the program too large to build
 _LENGTHS, _PEEPHOLES = 4, 7  # inputs of the nodes

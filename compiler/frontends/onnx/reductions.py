@@ -16,7 +16,7 @@ from hybridc.compiler.frontends.onnx.node import (
     number,
     static,
 )
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 # Matrices beyond this side would be written out into too many operators.
 _LARGEST_MATRIX = 16

@@ -8,7 +8,7 @@ import numpy as np
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, Scope, dtype
-from hybridc.compiler.rewrite import are_known, constant
+from hybridc.compiler.ir.rewrite import are_known, constant
 
 _PIXELS_SINCE = 16  # the opset since when regions lie half a pixel off by default
 

@@ -21,9 +21,9 @@ from hybridc.compiler.frontends.onnx.node import (
     is_float,
     static,
 )
+from hybridc.compiler.ir.rewrite import Extent, are_known, constant
 from hybridc.compiler.kernels import resampling
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Extent, are_known, constant
 
 # Coordinates of these are the same in TVM, where a scale is the exact ratio of sizes.
 _ALIKE = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"}

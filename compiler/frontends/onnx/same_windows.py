@@ -12,7 +12,7 @@ from tvm import te, tirx
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import Expr, Node, dtype
-from hybridc.compiler.rewrite import are_known
+from hybridc.compiler.ir.rewrite import are_known
 
 # What stands around the input.  Averages do not count what does, and are not among these.
 _FILLS: Mapping[str, float] = {"Conv": 0.0, "MaxPool": -math.inf}

@@ -19,7 +19,7 @@ from hybridc.compiler.frontends.onnx.node import (
     is_float,
     static,
 )
-from hybridc.compiler.rewrite import are_known, constant
+from hybridc.compiler.ir.rewrite import are_known, constant
 
 
 def _one_hot(node: Node) -> Expr:

@@ -11,7 +11,7 @@ from tvm import relax
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, static
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 
 def _items(node: Node) -> list[Expr]:

@@ -17,8 +17,8 @@ from hybridc.compiler.frontends.onnx.node import (
     dtype,
     static,
 )
+from hybridc.compiler.ir.rewrite import constant
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import constant
 
 
 def _space_to_depth(node: Node) -> Expr:

@@ -16,8 +16,8 @@ from hybridc.compiler.frontends.onnx.node import (
     is_float,
     static,
 )
+from hybridc.compiler.ir.rewrite import constant
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import constant
 
 # A matrix of this side takes 64 MiB in float32; a fast transform would be wanted beyond.
 _LONGEST = 4096

@@ -7,7 +7,7 @@ import numpy as np
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 _MASK_KEEPS = 12  # the opset since which a mask of inference is true; ONNX Runtime's was false
 

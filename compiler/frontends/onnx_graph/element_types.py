@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import carriers
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.runtime import carriers
 
 Kinds = dict[str, str]  # element types of values by name
 

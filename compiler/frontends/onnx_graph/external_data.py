@@ -38,7 +38,7 @@ class ExternalData:
         """The tensor, read into memory of its own."""
         if self.dtype is None:
             raise ValueError(f"{self.where}: its bytes are not elements")
-        from hybridc.compiler import tensors  # here, since a glance does without TVM
+        from hybridc.compiler.runtime import tensors  # here, since a glance does without TVM
 
         array = tensors.empty(shape, self.dtype)
         with self.opened() as file:

@@ -10,11 +10,24 @@ from typing import Any
 from hybridc.compiler.frontends.onnx_graph.branches import renamed
 from hybridc.compiler.frontends.onnx_graph.element_types import walk
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
-from hybridc.compiler.frontends.onnx_graph.writer import domain_of
+from hybridc.compiler.frontends.onnx_graph.writer import domain_of, opset_of
 
 Types = Mapping[str, Proto]
 Opsets = Mapping[str, int]  # the version of each domain's operators that a model uses
 Operator = tuple[str, str]  # domain and name
+# TVM's table of operators ignores domains; these of its entries are Microsoft's.
+MICROSOFT = frozenset(
+    {
+        "AllClassNMS",
+        "Attention",
+        "BiasGelu",
+        "EmbedLayerNormalization",
+        "FastGelu",
+        "Gelu",
+        "MatMulInteger16",
+        "SkipLayerNormalization",
+    }
+)
 
 
 def inlined(proto: Proto, operators: Collection[Operator], opsets: Opsets) -> Proto:
@@ -28,6 +41,27 @@ def inlined(proto: Proto, operators: Collection[Operator], opsets: Opsets) -> Pr
     copy.CopyFrom(proto)
     _expand_graph(copy.graph, operators, opsets, _types(copy.graph))
     return copy
+
+
+def leave_out_shadowed(proto: Proto) -> None:
+    """Leave out a model's functions that have the names of known operators, in place.
+
+    ONNX leaves it to runtimes which of the two a node calls; in ONNX Runtime it is the operator.
+    """
+    import onnx
+
+    opset = opset_of(proto)
+
+    def is_operator(function: Proto) -> bool:
+        domain = domain_of(function)
+        if domain == "com.microsoft":
+            return function.name in MICROSOFT
+        return domain == "" and onnx.defs.has(function.name, opset, domain)
+
+    kept = [copied(each) for each in proto.functions if not is_operator(each)]
+    if len(kept) < len(proto.functions):
+        del proto.functions[:]
+        proto.functions.extend(kept)
 
 
 def with_defaults(proto: Proto) -> Proto:

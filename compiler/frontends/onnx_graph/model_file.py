@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends.onnx_graph import external_data
+from hybridc.compiler.frontends.onnx_graph import external_data, versions
 from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
@@ -72,6 +72,7 @@ def _parse(path: Path) -> Proto:
 def _check(file: OnnxFile) -> None:
     import onnx
 
+    versions.require_known(file.proto, file.name)
     checked = onnx.ModelProto()
     checked.CopyFrom(file.proto)
     for value in [*checked.graph.input, *checked.graph.output]:

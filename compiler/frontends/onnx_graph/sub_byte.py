@@ -10,12 +10,12 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hybridc.compiler import carriers
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import element_types
 from hybridc.compiler.frontends.onnx_graph.element_types import Kinds
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
 from hybridc.compiler.frontends.onnx_graph.writer import Place, Writer, opset_of
+from hybridc.compiler.runtime import carriers
 
 _BITS: Mapping[str, int] = MappingProxyType({"int2": 2, "int4": 4, "uint2": 2, "uint4": 4})
 _FLOAT = "float4_e2m1fn"

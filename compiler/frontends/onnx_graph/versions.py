@@ -1,7 +1,11 @@
 """Version numbers of ONNX models, and what ONNX Runtime reads of them."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+from hybridc.compiler.errors import ModelError
+
+_STANDARD = ("", "ai.onnx")
 # The newest that ONNX Runtime 1.31 reads; onnx 1.23 stamps files with IR 14 and opset 28.
 _IR_VERSION = 13
 _OPSET = 26
@@ -19,7 +23,7 @@ def lower_numbers(proto: Any) -> None:
         return any(_signature(name, version) != _signature(name, _OPSET) for name in used)
 
     for opset in [*proto.opset_import, *(o for f in proto.functions for o in f.opset_import)]:
-        standard, version = opset.domain in ("", "ai.onnx"), opset.version
+        standard, version = opset.domain in _STANDARD, opset.version
         if standard and version > _OPSET and not means_more(version):
             opset.version = _OPSET
 
@@ -36,13 +40,37 @@ def _signature(operator: str, opset: int) -> Any:
     return options, *([port.name for port in side] for side in (schema.inputs, schema.outputs))
 
 
+def require_known(proto: Any, name: str) -> None:
+    """Raise ModelError for an opset that is not known, or that lacks a standard operator.
+
+    `name` is that of the model.  Operators that no opset has are left to the importer.
+    """
+    import onnx
+
+    newest = int(onnx.defs.onnx_opset_version())
+    local = {(function.domain, function.name) for function in proto.functions}
+    for part, nodes in ((proto, proto.graph.node), *((f, f.node) for f in proto.functions)):
+        opset = max((o.version for o in part.opset_import if o.domain in _STANDARD), default=newest)
+        if not 1 <= opset <= newest:
+            raise ModelError(f"{name}: opset {opset} is not known; the newest is {newest}")
+        for node in _walk(nodes):
+            operator = node.op_type if node.domain in _STANDARD else ""
+            later = onnx.defs.has(operator) and not onnx.defs.has(operator, opset)
+            if later and (node.domain, operator) not in local:
+                raise ModelError(f"{name}: opset {opset} has no operator {operator!r}")
+
+
 def operators_of(proto: Any) -> set[str]:
     """The standard operators that a model uses, in subgraphs and functions too."""
-    used: set[str] = set()
     lists = [proto.graph.node, *(function.node for function in proto.functions)]
-    while lists:
-        for node in lists.pop():
-            used.update([node.op_type] if node.domain in ("", "ai.onnx") else [])
-            for attribute in node.attribute:
-                lists += [graph.node for graph in (attribute.g, *attribute.graphs)]
-    return used
+    nodes = (node for nodes in lists for node in _walk(nodes))
+    return {node.op_type for node in nodes if node.domain in _STANDARD}
+
+
+def _walk(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Nodes, in their subgraphs too."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                yield from _walk(graph.node)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends.onnx_graph import slices
 from hybridc.compiler.frontends.onnx_graph.branches import MOST_NODES, Scene, written_out
 from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
@@ -105,6 +106,10 @@ class _Folder:
 
     def take(self, node: Proto) -> None:
         """Fold one node, or keep it."""
+        kind = self.types.get(node.input[0]) if node.input else None
+        node, operands = slices.plain(node, self.constants, kind)
+        self.constants.update(operands)
+        self.add_types(operands.values())
         self.types.update(self._infer(node))
         tensors = self._value(node)
         if tensors is None:

@@ -41,7 +41,7 @@ def import_graph(
     from tvm.error import InternalError
 
     from hybridc.compiler.frontends.onnx_import.sizes import Sizes
-    from hybridc.compiler.rewrite import constant
+    from hybridc.compiler.ir.rewrite import constant
 
     sizes = Sizes() if sizes is None else sizes
     # The class and not `from_onnx`: it takes the weights as arrays, with no copy of the model made

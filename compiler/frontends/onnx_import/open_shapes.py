@@ -13,10 +13,11 @@ import numpy as np
 from tvm import relax, tirx
 
 from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx_graph import slices
 from hybridc.compiler.frontends.onnx_import.open_node import Expr, OpenNode, shape_of
 from hybridc.compiler.frontends.onnx_import.open_resizing import resize
 from hybridc.compiler.frontends.onnx_import.sizes import Sizes, UnknownError
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 # Beyond this an end of a slice says "all".
 _ALL = 2**31 - 1
@@ -119,10 +120,8 @@ def _bounds(sizes: Sizes, extent: Any, place: tuple[Any, Any, int]) -> tuple[Any
     if step < 0 and not isinstance(extent, int):
         raise UnsupportedError("a step back along an open axis")
     if isinstance(extent, int) and isinstance(start, int) and isinstance(stop, int):
-        if step < 0:  # what begins before the front begins at it, and may end before it
-            start, stop = max(start, -extent), None if stop < -extent else stop
-        low, high, _ = slice(start, stop, step).indices(extent)
-        return low, high
+        low, high, _ = slices.bounds(extent, place)
+        return low, high if step < 0 else max(low, high)
     if step < 0:
         raise UnsupportedError("a step back from an open size")
     return _within(sizes, extent, start), _within(sizes, extent, stop)

@@ -12,17 +12,6 @@ from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.writer import domain_of, opset_of
 
 _STANDARD = ("", "ai.onnx")
-# The importer's table ignores domains; these of its entries are Microsoft's.
-_MICROSOFT = {
-    "AllClassNMS",
-    "Attention",
-    "BiasGelu",
-    "EmbedLayerNormalization",
-    "FastGelu",
-    "Gelu",
-    "MatMulInteger16",
-    "SkipLayerNormalization",
-}
 # They draw numbers, at each call others.
 RANDOM = frozenset(
     {
@@ -48,7 +37,7 @@ def supported(node: Proto) -> bool:
         if node.op_type in converters():
             return True
         return node.op_type in _known() and not better_expanded(node)
-    return node.domain == "com.microsoft" and node.op_type in _known() & _MICROSOFT
+    return node.domain == "com.microsoft" and node.op_type in _known() & functions.MICROSOFT
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from hybridc.compiler.frontends.onnx_graph import slices
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_import.sizes import MOST, Numbers, Sizes, UnknownError
 from hybridc.compiler.model import Array
@@ -128,9 +129,9 @@ def _slice(call: _Call) -> Numbers:
     axes = call.ints(3, "axes") or list(range(len(starts)))
     steps = call.ints(4, "steps") or [1] * len(starts)
     index: list[Any] = [slice(None)] * array.ndim
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        # An end before the first element says "all" where steps go back.
-        index[axis] = slice(start, None if step < 0 and end < -array.shape[axis] else end, step)
+    for axis, *place in zip(axes, starts, ends, steps, strict=True):
+        start, end, step = slices.bounds(array.shape[axis], (place[0], place[1], place[2]))
+        index[axis] = slice(start, None if end < 0 else end, step)
     return call.same(array[tuple(index)])
 
 

@@ -14,8 +14,8 @@ from tvm_ffi import structural_map
 
 from hybridc.compiler.dims import Dim, checked
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.ir.rewrite import constant
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import constant
 
 Expr = Any  # tvm.ir.Expr
 # Shapes and indices are no longer than this; what is longer is data.

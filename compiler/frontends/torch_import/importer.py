@@ -25,7 +25,7 @@ from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
 from hybridc.compiler.frontends.torch_import import decompositions
 from hybridc.compiler.frontends.torch_import.values import argument_values
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 # Larger tensors that are the same at each call are left to the compiler's own folding.
 _LIMIT_BYTES = 2**20

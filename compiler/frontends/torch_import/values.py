@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.frontends.torch_reference import to_numpy
 from hybridc.compiler.model import Array, TensorSpec
-from hybridc.compiler.torch_reference import to_numpy
 
 # In training they write to their arguments 3 and 4; argument 5 tells.
 _NORMS = ("batch_norm.default", "instance_norm.default", "native_batch_norm.default")

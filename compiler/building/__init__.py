@@ -1,0 +1,1 @@
+"""From a finished module to machine code, and to an artifact that nobody has measured yet."""

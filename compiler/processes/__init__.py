@@ -1,0 +1,1 @@
+"""Processes of our own: children that answer requests, forks, and what they may import."""

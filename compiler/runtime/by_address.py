@@ -1,0 +1,136 @@
+"""Calls of a model of fixed sizes by the addresses of its arrays, without the virtual machine.
+
+Around kernels of a few microseconds the virtual machine, tensors on numpy's memory and their ends
+take longer than the kernels.  Here weights and the memory between kernels stay where they are, and
+so do small inputs and results, which are copied.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler import dims
+from hybridc.compiler.aot import addresses
+from hybridc.compiler.artifacts.artifact import Artifact
+from hybridc.compiler.model import Array, OpaqueSpec
+from hybridc.compiler.runtime import loading
+from hybridc.compiler.runtime.recycled import Recycled
+from hybridc.compiler.runtime.tensors import SMALL, InputPort, Tensor, empty, in_dlpack, to_tensor
+
+
+class ByAddress:
+    """The function of a loaded library, with a table of addresses; it serves a call at a time.
+
+    `given` are its weights, and `ports` take its inputs.  `alone` tells that it starts no threads.
+    """
+
+    def __init__(
+        self, kernels: Any, artifact: Artifact, ports: Sequence[InputPort], given: Sequence[Tensor]
+    ) -> None:
+        self.alone = kernels.implements_function(addresses.ALONE)
+        self._run = kernels[addresses.ALONE if self.alone else addresses.RUN]
+        self._held = tuple(given), empty((int(kernels[addresses.BYTES]()),), np.dtype(np.uint8))
+        inputs, results = len(ports), len(artifact.outputs)
+        self._table = empty((inputs + results + 1 + len(given),), np.dtype(np.int64))
+        self._table[inputs + results] = _address(self._held[1])
+        self._table[inputs + results + 1 :] = [weight.data_ptr() for weight in given]
+        self._argument = to_tensor(self._table)
+        self._take = [(port.spec.name, self._taking(i, port)) for i, port in enumerate(ports)]
+        kinds = [(spec.fixed, np.dtype(spec.dtype)) for spec in artifact.outputs]
+        stages = [self._stage(inputs + i, *kind) for i, kind in enumerate(kinds)]
+        self._copies = [stage.copy for stage in stages if stage.nbytes <= SMALL]
+        large = [i for i, stage in enumerate(stages) if stage.nbytes > SMALL]
+        self._large = [(i, inputs + i, Recycled(*kinds[i])) for i in large]
+
+    def __call__(self, feed: Mapping[str, object]) -> list[Array]:
+        """All results, arrays of the caller's own.  Raises InputError as `InputPort.bind` does."""
+        # What is read where it lies has to live until the call is over.
+        read = [take(feed[name]) for name, take in self._take]
+        if self._large:
+            return self._with_large(read)
+        self._run(self._argument)
+        return [copy() for copy in self._copies]
+
+    def _with_large(self, _read: Sequence[Any]) -> list[Array]:
+        made = {i: self._made(place, arrays) for i, place, arrays in self._large}
+        self._run(self._argument)
+        copies = iter(self._copies)
+        count = len(made) + len(self._copies)
+        return [made[i] if i in made else next(copies)() for i in range(count)]
+
+    def _made(self, place: int, arrays: Recycled) -> Array:
+        """An array for a result."""
+        array = arrays.next()
+        self._table[place] = _address(array)
+        return array
+
+    def _stage(self, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array that keeps its place."""
+        array = empty(shape, dtype)
+        self._table[place] = _address(array)
+        return array
+
+    def _taking(self, place: int, port: InputPort) -> Callable[[Any], Any]:
+        """What puts an input where kernels read it."""
+        dtype, shape, checked = port.dtype, port.spec.shape, port.checked
+        stage = self._stage(place, port.spec.fixed, dtype)
+
+        def copied(given: Any) -> None:
+            # Most are as they should be, and seen to be so with as little as this.
+            if type(given) is not np.ndarray or given.dtype is not dtype or given.shape != shape:
+                given = checked(given)
+            stage[...] = given
+
+        def taken(given: Any) -> Array:
+            array = checked(given)
+            start = _address(array)
+            if start % port.alignment or not array.flags.c_contiguous:
+                stage[...], start = array, _address(stage)
+            self._table[place] = start
+            return array
+
+        return copied if stage.nbytes <= SMALL else taken
+
+
+def by_address(
+    library: Any, artifact: Artifact, ports: Sequence[InputPort], weights: Sequence[Tensor]
+) -> ByAddress | None:
+    """The calls of a loaded artifact, or None if they need the virtual machine.
+
+    Raises ArtifactError if its manifest or its weights are not those of its library, which would
+    read and write beyond them.
+    """
+    specs = [*artifact.inputs, *artifact.outputs]
+    if artifact.called or "gpu" in artifact.target:
+        return None
+    if any(isinstance(spec, OpaqueSpec) or dims.is_open(spec.shape) for spec in specs):
+        return None
+    if not all(in_dlpack(np.dtype(spec.dtype)) for spec in specs):
+        return None
+    for kernels in library.imports:
+        if kernels.implements_function(addresses.LAYOUT):
+            _require_layout(kernels, artifact, ports)
+            return ByAddress(kernels, artifact, ports, weights)
+    return None
+
+
+def _require_layout(kernels: Any, artifact: Artifact, ports: Sequence[InputPort]) -> None:
+    inputs = [(port.spec.fixed, str(port.dtype)) for port in ports]
+    results = [(spec.fixed, str(np.dtype(spec.dtype))) for spec in artifact.outputs]
+    weights = [array.nbytes for array in artifact.weights.values()]
+    if addresses.layout(inputs, results, weights) != int(kernels[addresses.LAYOUT]()):
+        raise loading.mismatch(artifact)
+
+
+def chosen(results: Sequence[Array], wanted: Sequence[tuple[int, Any]]) -> list[Array]:
+    """The results that are wanted; copies of those that were asked for before."""
+    indices = [index for index, _ in wanted]
+    return [
+        results[index].copy() if index in indices[:place] else results[index]
+        for place, index in enumerate(indices)
+    ]
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
