@@ -7,10 +7,10 @@ float32, made of them when the artifact is loaded, unless they wait for their we
 from dataclasses import dataclass
 from math import prod
 
+from hybridc.compiler.ir.rewrite import Expr, are_known, operator, shape
 from hybridc.compiler.kernels import packing
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import compression
-from hybridc.compiler.ir.rewrite import Expr, are_known, operator, shape
 from hybridc.compiler.target import Target
 
 # By type, the precision whose instructions multiply it.
