@@ -230,7 +230,8 @@ class _Packer:
         if dense:
             return self._dense_call(call, packed, outputs)
         conv = replace(conv, groups=groups)
-        kernel = contractions.conv2d(source, packed, outputs, conv, *_types(call))
+        types = *_types(call), _wide_weights.meets_pairs(packed, self.target)
+        kernel = contractions.conv2d(source, packed, outputs, conv, *types)
         return self._call("conv2d", kernel, replaced, packed)
 
     def _choice(self, source: tuple[Any, ...], weight: Array, conv: Conv2d) -> Choice:
@@ -276,7 +277,8 @@ class _Packer:
         compression.follow(self.context.compressed, weight, pack, made, side)
 
     def _dense_call(self, call: Expr, packed: Array, columns: int) -> Expr:
-        kernel = contractions.dense(opened(shape(call.args[0])), packed, columns, *_types(call))
+        types = *_types(call), _wide_weights.meets_pairs(packed, self.target)
+        kernel = contractions.dense(opened(shape(call.args[0])), packed, columns, *types)
         return self._call("dense", kernel, (call, call.args[0]), packed)
 
     def _call(

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules.products import accumulators, contraction, dot_products, packing
+from hybridc.schedules.products import accumulators, contraction, dot_products, operands, packing
 from hybridc.schedules.products.contraction import Contraction
 from hybridc.schedules.products.problem import Problem
 from hybridc.schedules.products.tiled import Tiled
@@ -29,7 +29,7 @@ class BatchMatmul(Tiled):
         *batch, rows, _, _ = contraction.extents(schedule, product)
         store = schedule.get_consumers(product)[0]
         columns = contraction.extents(schedule, store)[-1]
-        depth = contraction.steps(schedule, product)
+        depth = operands.steps(schedule, product)
         size = depth * 4
         problem = Problem(
             *(prod(batch), 1, rows, columns, depth, size, rows * size, target.lanes()),

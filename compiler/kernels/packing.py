@@ -111,19 +111,20 @@ def packed_index(block: tuple[Any, ...], k: Any, lane: Any, group: int) -> tuple
     return (*block, k, lane) if group == 1 else (*block, k // group, lane, k % group)
 
 
-def whole_groups(x: Any, group: int) -> Any:
+def whole_groups(x: Any, group: int, wide: bool = False) -> Any:
     """X with zeros behind its last axis up to a whole group, as packed weights have them.
 
-    It comes out as wide as `once_widened` makes it.
+    It comes out as wide as `once_widened` makes it, or in float32.
     """
     *lead, depth = extents(x)
+    held = 1 if wide else group
     if depth % group == 0:
-        return once_widened(x, group)
+        return once_widened(x, held)
 
     def element(*index: Any) -> Any:
         return tirx.if_then_else(index[-1] < depth, x[index], tirx.const(0, x.dtype))
 
-    return once_widened(computed((*lead, round_up(depth, group)), element, name="pad"), group)
+    return once_widened(computed((*lead, round_up(depth, group)), element, name="pad"), held)
 
 
 def once_widened(x: Any, group: int) -> Any:
