@@ -63,12 +63,12 @@ class PackWeights(Pass):
     The weights are rearranged at compile time into blocks of one vector of output channels (or half
     a vector, where that leaves fewer lanes unused), in the order in which the kernel reads them.
     Weights of 16 bits are packed by pairs of inputs if one instruction adds up their products
-    faster; else they become float32 when the artifact is loaded, but for products that wait for
-    them, or all (`in_kernel`), which takes less memory.
-    Convolutions must be channels last (`layout`); others stay as they are, and so do products whose
-    weights are not constant.  Weights of a convolution in fp32 that the model computes are packed
-    as it runs.  Bytes are multiplied by the VNNI instruction, by the older one that saturates
-    where the weights can be arranged so that it never does, or in pairs of 16 bits: always exactly.
+    faster; else they become float32 when the artifact is loaded, unless their product waits for
+    them, or none do (`in_kernel`), which takes less memory.  Convolutions must be channels last
+    (`layout`); others stay as they are, and so do products whose weights are not constant.  Weights
+    of a convolution in fp32 that the model computes are packed as it runs.  Bytes are multiplied by
+    the VNNI instruction, by the older one that saturates where the weights can be arranged so that
+    it never does, or in pairs of 16 bits: always exactly.
 
     3x3 convolutions of stride 1 use Winograd's algorithm if that was measured to be faster
     (`hybridc tune`), or without measurements if an analytic model predicts it.  In fp32 it rounds
@@ -86,11 +86,8 @@ class PackWeights(Pass):
         alone = worth.expected(module, context.target)
         packer = _Packer(context, builder, self.winograd, self.in_kernel, near, alone)
         rewritten = rewrite(module, packer.rule)
-        kernels = {
-            var: func
-            for var, func in builder.get().functions_items()
-            if isinstance(func, tirx.PrimFunc)
-        }
+        functions = builder.get().functions_items()
+        kernels = {var: func for var, func in functions if isinstance(func, tirx.PrimFunc)}
         return module if rewritten is module else updated(rewritten, kernels)
 
     def exact(self) -> "PackWeights":
