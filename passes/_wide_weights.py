@@ -44,16 +44,26 @@ class Product:
         return prod(counted) if are_known(counted) else None
 
 
-def widened(known: compression.Known, made: Product, near: bool, target: Target) -> Array:
-    """The weights in the type that their kernel reads; a file holds what they were.
+@dataclass(frozen=True)
+class Widener:
+    """Puts float32 in place of weights of 16 bits, of which a file holds what they were.
 
-    `near` tells that weights stay in the last cache from one run to the next.
+    `known` are those that it put there.  Weights are `near` where they stay in the last cache from
+    one run to the next.
     """
-    weight = made.weight
-    precision = _PRECISIONS.get(weight.dtype.name)
-    if precision is None or target.faster(precision) > 1.0 or _waits(made, near, target):
-        return weight
-    return compression.widened(known, weight)
+
+    known: compression.Known
+    near: bool
+    target: Target
+
+    def widened(self, made: Product) -> Array | None:
+        """The weights in float32; None where their kernel reads them as they are."""
+        precision = _PRECISIONS.get(made.weight.dtype.name)
+        if precision is None or self.target.faster(precision) > 1.0:
+            return None
+        if _waits(made, self.near, self.target):
+            return None
+        return compression.widened(self.known, made.weight)
 
 
 def meets_pairs(packed: Array, target: Target) -> bool:

@@ -140,10 +140,10 @@ class _Packer:
 
     def _held(self, value: Expr, weight: Array) -> Array:
         """Weights in the type that their kernel reads."""
-        if self.in_kernel:
-            return weight
+        widener = _wide_weights.Widener(self.context.compressed, self.near, self.target)
         made = _wide_weights.Product(value, weight)
-        return _wide_weights.widened(self.context.compressed, made, self.near, self.target)
+        wide = None if self.in_kernel else widener.widened(made)
+        return weight if wide is None else wide
 
     def _dense(self, call: Expr, weight: Array) -> Expr | None:
         if len(shape(call.args[0])) < 2:
