@@ -64,9 +64,10 @@ class MixedPrecision(Pass):
     ends at 65504: an activation beyond that becomes an infinity, and products with weights beyond
     it, or all below 2^-13, stay in float32.
 
-    On CPUs that multiply the type no faster than float32, only weights are rounded where a product
-    has some and does not wait for them: the file holds them in 16 bits, and all else is computed as
-    in float32.  With `in_kernel` these products too read 16 bits, which takes less memory.
+    On CPUs that multiply the type no faster than float32, only weights are rounded, of products
+    that do not wait for them: the file holds these in 16 bits, and all else is computed in float32,
+    but for products that do wait.  Functions without such weights are lowered as elsewhere; with
+    `in_kernel` all are, which takes less memory.
     """
 
     dtype: str = "bfloat16"
@@ -164,7 +165,7 @@ class _Function:
     def _multiplied(self, binding: Any) -> list[Expr]:
         """The operands of a product that are narrow; nothing where there are none."""
         value = binding.value
-        if binding.var in self.rounded:
+        if binding.var in self.rounded or (self.rounded and not _has_weights(value)):
             return []
         if not _is_product(value):
             return self.kernels.operands(value)
@@ -260,6 +261,11 @@ def _is_product(value: Expr) -> bool:
         return all(arg.ty.ndim > 1 for arg in value.args)
     constant_weight = isinstance(value.args[1], tvm.ir.GenericConst)
     return constant_weight and str(value.attrs.data_layout) == "NHWC"
+
+
+def _has_weights(value: Expr) -> bool:
+    """Whether a product is one with a constant."""
+    return _is_product(value) and any(isinstance(arg, tvm.ir.GenericConst) for arg in value.args)
 
 
 def _plain(expr: Expr) -> bool:

@@ -12,6 +12,7 @@ from onnx.helper import np_dtype_to_tensor_dtype
 
 from hybridc.compiler import driver, target
 from hybridc.compiler.artifacts.artifact import Artifact
+from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.reduced import REDUCED
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, WrongAnswerError
@@ -248,10 +249,17 @@ def test_a_refusal_says_what_there_is_and_which_precision_takes_it(
 
 
 def test_an_activation_beyond_float16_is_refused_by_name() -> None:
-    large = block(scale=1e6)
+    large, small = block(scale=1e6), Contract(max_memory="1GB")
     with pytest.raises(WrongAnswerError, match="beyond 65504, where fp16 ends; dtype bf16"):
-        driver.compile_source(large, Options(dtype="fp16"))
-    assert driver.compile_source(large, Options(dtype="bf16")).artifact
+        driver.compile_source(large, Options(dtype="fp16", contract=small))
+    assert driver.compile_source(large, Options(dtype="bf16", contract=small)).artifact
+
+
+def test_where_weights_alone_are_rounded_no_activation_is_beyond_float16() -> None:
+    """Their sums are those of fp32."""
+    made = driver.compile_source(block(scale=1e6), Options(dtype="fp16"))
+    (agreement,) = made.report.agreement
+    assert agreement["cosine"] > REDUCED["fp16"].cosine
 
 
 def test_float16_needs_the_conversions() -> None:
