@@ -60,6 +60,7 @@ def _bottleneck(
 PRODUCTS: list[tuple[str, Builder]] = [
     # Contractions.
     ("product of activations", operator(op.matmul, *floats([2, 9, 13], [2, 13, 21]))),
+    ("product of whole vectors", operator(op.matmul, *floats([2, 9, 13], [2, 13, 32]))),
     ("product of a row", operator(op.matmul, *floats([1, 40], [40, 64]))),
     (
         "product of few rows and an epilogue",

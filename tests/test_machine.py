@@ -9,6 +9,7 @@ from hybridc.compiler import target
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import machine
 from hybridc.compiler.hardware.machine import Machine
+from hybridc.schedules.products import cache_sets
 
 FACTS = Machine(1.0, 3.6e9, 60.0, 40.0, 12.0, 4.0, 5000.0, measured=True)
 
@@ -41,6 +42,17 @@ def test_a_machine_that_nobody_probed_has_the_defaults() -> None:
 def test_a_family_of_cpus_has_its_own(cpu: str, bits: int, multiply_adds: float, l3: float) -> None:
     known = machine.unprobed(cpu, bits)
     assert (known.fma_per_cycle, known.l3_bytes_per_cycle) == (multiply_adds, l3)
+
+
+@pytest.mark.parametrize(("size", "ways"), [(32, 8), (48, 12)])
+def test_rows_share_the_sets_of_a_first_cache_whose_ways_are_pages(size: int, ways: int) -> None:
+    caches = [size * 2**10, 2**21, 2**25]
+    text = json.dumps({"kind": "llvm", "mcpu": "x86-64-v4", "caches": caches})
+    cpu = target.parse(text)
+    assert cpu.l1_ways == ways
+    assert cache_sets.crowded_lines(4096, 14, cpu) == 14 - ways
+    assert cache_sets.crowded_lines(2048, 14, cpu) == 0
+    assert cache_sets.distinct(64, cpu) == 64
 
 
 def test_what_was_kept_is_used_for_this_host_alone() -> None:

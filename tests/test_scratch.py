@@ -6,11 +6,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hybridc.compiler import target
+from hybridc.compiler.building import build
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.filesystem import scratch
+from hybridc.compiler.runtime import loading
 from hybridc.compiler.tuning.pool import Pool
 
 OWNER = """
@@ -78,4 +83,39 @@ def test_what_a_tuning_starts_has_its_temporary_files_in_the_folder(place: Path)
     with Pool(1, 1) as opened:
         pool: Any = opened
         assert pool._processes._environment["TMPDIR"] == str(pool.folder)
+    assert not list(place.iterdir())
+
+
+def test_a_place_that_code_cannot_be_loaded_from_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hardened systems mount /tmp so."""
+    scratch.check_code()
+    status = SimpleNamespace(f_flag=os.ST_NOEXEC, f_blocks=0, f_bavail=0, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: status)
+    with pytest.raises(InputError, match=f"{place} is mounted noexec.* set TMPDIR to"):
+        scratch.check_code()
+    with pytest.raises(InputError, match="noexec"):
+        loading.library(b"code")
+    with pytest.raises(InputError, match="noexec"):
+        Pool(1)
+    assert not list(place.iterdir())
+
+
+def test_a_place_without_room_for_code_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LLVM ends the process that finds no room, and candidates would be recorded as crashes."""
+    scratch.check_space()
+    status = SimpleNamespace(f_flag=0, f_blocks=0, f_bavail=10, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: status)
+    scratch.check_space()  # a file system that does not tell its size
+    status.f_blocks = 100
+    for fails in (
+        scratch.check_space,
+        lambda: Pool(1),
+        build.Begun(None, {}, target.parse("avx2")).finish,
+    ):
+        with pytest.raises(InputError, match=f"{place} has 40.96 kB left.* set TMPDIR to another"):
+            fails()
     assert not list(place.iterdir())

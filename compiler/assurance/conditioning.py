@@ -131,7 +131,8 @@ def allowance(model: Model, index: int, sample: Sample) -> Floats:
     moved = np.zeros(sample.wanted.shape)
     for _ in range(_RUNS):
         answer = model.reference(nudged(sample.feed, rng))[index]
-        moved = np.fmax(moved, np.abs(answer.astype(np.float64) - sample.wanted))
+        with np.errstate(invalid="ignore"):  # the same infinity twice did not move
+            moved = np.fmax(moved, np.abs(answer.astype(np.float64) - sample.wanted))
     moved = np.where(np.isfinite(moved), moved, 0.0)
     if moved.ndim and moved.size:
         # An element that hardly moved by chance is no better known than its row.

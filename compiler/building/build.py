@@ -58,7 +58,7 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
     """Generate code for every kernel of a module that the pipeline has finished.
 
     `regions` are the names of those that it may call.  Raises PassError if no code can be
-    generated for a kernel, or the code cannot be linked.
+    generated for a kernel, or the code cannot be linked; InputError if there is no room for it.
     """
     return begin(module, target, regions).finish()
 
@@ -92,6 +92,7 @@ class Begun:
 
     def finish(self) -> Built:
         """Compile for the GPU and link; in any thread.  Raises PassError as `build` does."""
+        scratch.check_space()
         device = _device_code(self.executable, self.target)
         with scratch.Folder() as folder:
             path = Path(folder) / "lib.so"

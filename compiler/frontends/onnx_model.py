@@ -60,7 +60,7 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
         name=file.name,
         module=module,
         inputs=_drawable(file, static, [found.specs[value.name] for value in file.inputs()]),
-        outputs=_declared(file, [_unless_opaque(spec, found.specs) for spec in outputs]),
+        outputs=_outputs(file, [_unless_opaque(spec, found.specs) for spec in outputs]),
         reference=OnnxReference(source),
         notes=_notes(file, static, found.regions),
         regions=found.regions,
@@ -92,7 +92,7 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
         name=file.name,
         module=module,
         inputs=spans.with_spans(found, static.proto.graph, static.shape),
-        outputs=_declared(
+        outputs=_outputs(
             file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
         ),
         reference=OnnxReference(source),
@@ -136,6 +136,17 @@ def _declared(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, 
         else spec
         for spec in specs
     )
+
+
+def _outputs(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Specs of outputs.  Raises ModelError where one is of another type than the file declares."""
+    made = _declared(file, specs)
+    for value, spec in zip(file.proto.graph.output, made, strict=True):
+        if isinstance(spec, OpaqueSpec) or not value.type.tensor_type.elem_type:
+            continue
+        if (wanted := dtype_of(value)) != spec.dtype:
+            raise ModelError(f"output {spec.name!r} is declared {wanted}, and is {spec.dtype}")
+    return made
 
 
 def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
@@ -195,7 +206,7 @@ def dtype_of(value: Proto) -> str:
     try:
         return str(onnx.helper.tensor_dtype_to_np_dtype(kind))
     except KeyError:
-        raise ModelError(f"input {value.name!r} has an unknown element type {kind}") from None
+        raise ModelError(f"tensor {value.name!r} has an unknown element type {kind}") from None
 
 
 def _notes(file: OnnxFile, static: StaticGraph, regions: Sequence[Region]) -> tuple[str, ...]:

@@ -23,11 +23,11 @@ class Machine:
     """What one core does in a cycle, while every thread of the target is at work.
 
     `fma_per_cycle` are vector multiply-adds of the target's widest registers: 2 on most CPUs, 1 of
-    512 bits on Zen 4.  `hertz` are cycles a second.  The bytes are those that streaming loads get
-    from each level.  `parallel_cycles` pass from the start of a parallel region to its end when
-    the tasks do nothing: waking the other threads and waiting for them.  `bf16` are products of
-    bfloat16 by the CPU's own instruction in the time of one in fp32; None where nobody measured
-    them, or there is no instruction.
+    512 bits on Zen 4.  `hertz` are cycles a second while it does so.  The bytes are those that
+    streaming loads get from each level.  `parallel_cycles` pass from the start of a parallel region
+    to its end when the tasks do nothing: waking the other threads and waiting for them.  `bf16` are
+    products of bfloat16 by the CPU's own instruction in the time of one in fp32; None where nobody
+    measured them, or there is no instruction.
 
     The defaults are those of a current server CPU with wide vectors.  What matters is the ratio of
     arithmetic to memory, and that errs to the side of memory that keeps up.

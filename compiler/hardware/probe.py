@@ -1,5 +1,7 @@
 """Measure the machine that this process runs on, once, for the models of schedules."""
 
+from math import log2
+
 from hybridc.compiler import settings
 from hybridc.compiler.hardware import load, machine
 from hybridc.compiler.hardware import probe_kernels as kernels
@@ -23,16 +25,18 @@ def probe(target: Target) -> tuple[Machine, float]:
 
 def measure(target: Target) -> Machine:
     """Run every kernel; figures are rounded to what repeats from one run to the next."""
-    hertz = kernels.hertz(target)
-    flops = kernels.flops(target) or 0.0
-    pairs = kernels.flops(target, "bfloat16")
-    multiply_adds = flops / (2 * target.lanes() * target.threads * hertz)
+    flops, pairs = kernels.flops(target) or 0.0, kernels.flops(target, "bfloat16")
+    multiply_adds = flops / (2 * target.lanes() * target.threads)
+    clock = kernels.hertz(target)
+    # A CPU has one unit or two, or half of one for its widest vectors.
+    units = 2.0 ** min(1, max(-1, round(log2(multiply_adds / clock)))) if multiply_adds else 1.0
+    # Vectors of 512 bits slow the clock of some: cycles are those of a core that multiplies them.
+    hertz = min(clock, multiply_adds / units or clock)
     l1, l2, l3 = (kernels.stream(target, size) / hertz for size in working_sets(target))
     dram = kernels.stream(target, 4 * target.l3 // target.threads) / hertz
     region = kernels.parallel_seconds(target) * hertz if target.threads > 1 else 1.0
     return Machine(
-        # CPUs have one or two units; what turbo and rest of the loop make of it is no such fact.
-        fma_per_cycle=max(0.5, round(2 * multiply_adds) / 2),
+        fma_per_cycle=units,
         hertz=float(f"{hertz:.3g}"),
         l1_bytes_per_cycle=float(f"{l1:.2g}"),
         l2_bytes_per_cycle=float(f"{l2:.2g}"),

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from math import log2
 from typing import Any, Literal
 
+from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.log import workload
 from hybridc.compiler.log.record import digest
@@ -63,7 +64,7 @@ def of_target(target: Target) -> Described:
     data = {
         "kind": target.kind,
         "vector_bits": target.vector_bits,
-        "features": sorted(target.features),
+        "features": sorted(target.features & host.SPEED_FEATURES),
         "threads": target.threads,
         "l1": target.l1,
         "l2": target.l2,

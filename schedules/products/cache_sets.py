@@ -19,3 +19,12 @@ def distinct(stride: int, target: Target) -> int:
     """Sets to which lines `stride` bytes apart go."""
     way = target.l1 // target.l1_ways
     return max(1, way // max(gcd(stride, way), LINE))
+
+
+def stay(stride: int, rows: int, target: Target) -> bool:
+    """Whether a line of each of the rows, `stride` bytes apart, stays in half of the L2 cache.
+
+    The bits of an address within its page choose among as many sets as the L1 cache has.
+    """
+    sets = target.l1 // target.l1_ways // LINE
+    return rows * LINE <= distinct(stride, target) / sets * target.l2 / 2

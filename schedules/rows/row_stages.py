@@ -16,7 +16,7 @@ from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, S
 from hybridc.compiler.target import Target
 from hybridc.schedules.loops import analysis, transforms
 from hybridc.schedules.loops.analysis import Block
-from hybridc.schedules.products import tiling
+from hybridc.schedules.products import cache_sets, tiling
 
 # An addition takes 4 cycles and two start in each; four accumulators in flight hide most of that
 # without making the tree behind them long.
@@ -258,9 +258,9 @@ def _wide(reductions: Sequence[Block], target: Target) -> int:
     """How many rows are better read side by side, what is reduced being far apart; 0 if it is not.
 
     Their accumulators take half of the L1 cache; where several reductions read the same, that
-    stays in half of the L2 cache.  Where half of the registers hold a stretch long enough for the
-    prefetcher, a single reduction's stay there, and no step loads and stores them: the mean of 49
-    rows of 1024 takes 2.1 us instead of 2.7 (Zen 4, AVX-512).
+    stays in half of the L2 cache, unless its sets are too few.  Where half of the registers hold a
+    stretch long enough for the prefetcher, a single reduction's stay there, and no step loads and
+    stores them: the mean of 49 rows of 1024 takes 2.1 us instead of 2.7 (Zen 4, AVX-512).
     """
     main = max(reductions, key=lambda block: block.iterations)
     last = list(main.reduction)[-1]
@@ -272,7 +272,10 @@ def _wide(reductions: Sequence[Block], target: Target) -> int:
     if len(reductions) == 1:
         kept = target.vector_registers // 2 * target.vector_bits // 8
         return kept // itemsize if kept >= _FAR else held
-    return min(held, target.l2 // 2 // itemsize // prod(main.reduction.values()))
+    count = prod(main.reduction.values())
+    if not cache_sets.stay(min(step or 0 for step in steps) * itemsize, count, target):
+        return held // len(reductions)
+    return min(held, target.l2 // 2 // itemsize // count)
 
 
 def _across_widths(axis: int, native: int, wide: int) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from hybridc.compiler.frontends.onnx.node import (
     is_float,
     static,
 )
+from hybridc.compiler.frontends.onnx_graph import slices
 from hybridc.compiler.ir.rewrite import are_known, constant
 
 
@@ -136,8 +137,11 @@ def _top_k(node: Node) -> Expr | list[Expr]:
     lack are sorted as wider ones.
     """
     x, s = node.inputs[0], node.scope
-    k = int(np.ravel(node.value(1, node.get("k", 1)))[0])
-    options = {"axis": node.get("axis", -1), "largest": bool(node.get("largest", 1))}
+    k, axis = int(np.ravel(node.value(1, node.get("k", 1)))[0]), node.get("axis", -1)
+    extent = node.shape()[axis]
+    if k < 0 or (are_known([extent]) and k > extent):
+        raise UnsupportedError(f"{k} of {extent} elements")
+    options = {"axis": axis, "largest": bool(node.get("largest", 1))}
     kind, wide = dtype(x), dtype(x) == "uint64"
     wider = {"int16": "int32", "uint16": "int32", "uint32": "int64"}.get(kind)
     data = _turned(s, x, "int64") if wide else s.astype(x, wider) if wider else x
@@ -183,6 +187,20 @@ def _turned(s: Scope, x: Expr, kind: str) -> Expr:
     return s.te(kernel, x)
 
 
+def _slice(node: Node) -> Expr | None:
+    """By attributes, as before opset 10; others TVM makes."""
+    if node.opset >= 10:
+        return None
+    starts, ends, shape = node.get("starts"), node.get("ends"), node.shape()
+    axes = [axis % len(shape) for axis in node.get("axes", list(range(len(starts))))]
+    sides = [
+        slices.bounds(shape[axis], (start, end, 1))[:2]
+        for axis, start, end in zip(axes, starts, ends, strict=True)
+    ]
+    ends = [max(side) for side in sides]
+    return node.scope.strided_slice(node.inputs[0], axes, [low for low, _ in sides], ends)
+
+
 def _split(node: Node) -> list[Expr] | None:
     """Parts of which one is empty, which is no part to TVM; others TVM makes."""
     sizes = node.get("split") if node.opset < 13 else node.ints(1)
@@ -212,6 +230,7 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "Scatter": _scattered(2),
         "ScatterElements": _scattered(2),
         "ScatterND": _scattered(2),
+        "Slice": _slice,
         "Split": _split,
         "TensorScatter": _tensor_scatter,
         "TopK": _top_k,

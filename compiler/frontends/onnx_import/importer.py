@@ -72,6 +72,8 @@ class Importer(ONNXGraphImporter):
             _require_sizes(node, self._nodes, self.sizes)
             if node.op_type in _OF_WINDOWS:
                 _require_windows(node, self._nodes, self.sizes)
+            if node.op_type == "TopK":
+                _require_elements(node, self._nodes, self.sizes)
         self._read_as_data([value.name for value in graph.output])
 
     def _open(self, node: Proto) -> Any:
@@ -154,6 +156,14 @@ def _require_windows(node: Proto, values: dict[str, Any], sizes: Sizes) -> None:
     """Bound open sizes from below by those at which windows fit into an image."""
     for extent in sizes.shape_of(values[node.output[0]]) or ():
         sizes.raise_until_positive(extent, f"a window of {node.op_type} has to fit in")
+
+
+def _require_elements(node: Proto, values: dict[str, Any], sizes: Sizes) -> None:
+    """Bound an open size from below by those at which an axis has as many elements as are taken."""
+    axis = next((item.i for item in node.attribute if item.name == "axis"), -1)
+    taken, extents = (sizes.shape_of(values[name]) for name in (node.output[0], node.input[0]))
+    if taken is not None and extents is not None:
+        sizes.raise_until_positive(extents[axis] - taken[axis] + 1, "a TopK takes as many elements")
 
 
 def _follows(shape: Any, sizes: Sizes) -> bool:

@@ -1,0 +1,50 @@
+"""What ONNX Runtime refuses is refused as it is read, whether it is to be verified or not."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx_models import FLOAT, INT64, build, node
+
+from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontend import load
+
+
+def refused(model: Any, feed: dict[str, Any], message: str) -> None:
+    """By both, here with these words."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    with pytest.raises(Exception, match="ONNXRuntimeError"):
+        onnxruntime.InferenceSession(model.SerializeToString(), options).run(None, feed)
+    with pytest.raises(ModelError, match=message):
+        load(model)
+
+
+@pytest.mark.parametrize("opset", [0, 999])
+def test_opsets_that_nobody_knows(opset: int) -> None:
+    model = build([node("Relu", "x", "y")], [("x", FLOAT, [3])], [("y", FLOAT, [3])], opset=opset)
+    refused(model, {"x": np.zeros(3, np.float32)}, f"opset {opset} is not known; the newest is")
+
+
+def test_an_operator_of_a_later_opset() -> None:
+    model = build([node("Gelu", "x", "y")], [("x", FLOAT, [3])], [("y", FLOAT, [3])], opset=13)
+    refused(model, {"x": np.zeros(3, np.float32)}, "opset 13 has no operator 'Gelu'")
+
+
+@pytest.mark.parametrize("k", [-1, 6])
+def test_more_elements_than_there_are(k: int) -> None:
+    outputs = [("v", FLOAT, None), ("i", INT64, None)]
+    model = build([node("TopK", "x k", "v i")], [("x", FLOAT, [3, 5])], outputs, {"k": [k]})
+    refused(model, {"x": np.zeros((3, 5), np.float32)}, f"'TopK' .* {k} of 5 elements")
+
+
+def test_more_elements_than_an_open_axis_has() -> None:
+    outputs = [("v", FLOAT, None), ("i", INT64, None)]
+    model = build([node("TopK", "x k", "v i")], [("x", FLOAT, [3, "n"])], outputs, {"k": [4]})
+    assert "n is at least 4: a TopK takes as many elements" in load(model).notes
+
+
+def test_another_type_than_is_declared() -> None:
+    model = build([node("Relu", "x", "y")], [("x", FLOAT, [3])], [("y", INT64, [3])])
+    refused(model, {"x": np.zeros(3, np.float32)}, "output 'y' is declared int64, and is float32")
