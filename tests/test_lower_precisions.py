@@ -12,10 +12,9 @@ from onnx.helper import np_dtype_to_tensor_dtype
 
 from hybridc.compiler import driver, target
 from hybridc.compiler.artifacts.artifact import Artifact
-from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.reduced import REDUCED
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.errors import InputError, WrongAnswerError
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.kernels import packing
@@ -246,20 +245,6 @@ def test_a_refusal_says_what_there_is_and_which_precision_takes_it(
 ) -> None:
     with pytest.raises(InputError, match=f"dtype {dtype} changes nothing in this model: .*{told}"):
         driver.compile_source(source, Options(dtype=dtype))
-
-
-def test_an_activation_beyond_float16_is_refused_by_name() -> None:
-    large, small = block(scale=1e6), Contract(max_memory="1GB")
-    with pytest.raises(WrongAnswerError, match="beyond 65504, where fp16 ends; dtype bf16"):
-        driver.compile_source(large, Options(dtype="fp16", contract=small))
-    assert driver.compile_source(large, Options(dtype="bf16", contract=small)).artifact
-
-
-def test_where_weights_alone_are_rounded_no_activation_is_beyond_float16() -> None:
-    """Their sums are those of fp32."""
-    made = driver.compile_source(block(scale=1e6), Options(dtype="fp16"))
-    (agreement,) = made.report.agreement
-    assert agreement["cosine"] > REDUCED["fp16"].cosine
 
 
 def test_float16_needs_the_conversions() -> None:

@@ -8,9 +8,14 @@ import ml_dtypes
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
+from test_lower_precisions import block
 from tvm import relax
 
-from hybridc.compiler import pipeline, target
+from hybridc.compiler import driver, pipeline, target
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.assurance.reduced import REDUCED
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.ir import evaluate
 from hybridc.compiler.model import Array
@@ -238,3 +243,17 @@ def test_products_of_two_activations(dtype: str, cpu: str) -> None:
     module = pipeline.run(pipeline.parse("legalize,schedule"), builder.finalize(), context)
     assert {record.rule for record in context.kernels} == {"batch-matmul"}
     near(evaluate.evaluate(module, [a, b])[0], a.astype(np.float64) @ b.astype(np.float64))
+
+
+def test_where_weights_alone_are_rounded_no_activation_is_beyond_float16() -> None:
+    """Their sums are those of fp32."""
+    made = driver.compile_source(block(scale=1e6), Options(dtype="fp16"))
+    (agreement,) = made.report.agreement
+    assert agreement["cosine"] > REDUCED["fp16"].cosine
+
+
+def test_an_activation_beyond_float16_is_refused_by_name() -> None:
+    large, small = block(scale=1e6), Contract(max_memory="1GB")
+    with pytest.raises(WrongAnswerError, match="beyond 65504, where fp16 ends; dtype bf16"):
+        driver.compile_source(large, Options(dtype="fp16", contract=small))
+    assert driver.compile_source(large, Options(dtype="bf16", contract=small)).artifact
