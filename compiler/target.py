@@ -10,21 +10,11 @@ from hybridc.compiler.cuda import driver
 from hybridc.compiler.cuda import gpu as gpus
 from hybridc.compiler.cuda.gpu import MOST_THREADS, WARP, Gpu
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.hardware import host, instructions, machine
+from hybridc.compiler.hardware import host, instructions, machine, narrow
 from hybridc.compiler.hardware.machine import Machine
 
 # LLVM's own names for the levels of x86-64; code for a level runs on every CPU of that level.
 TAGS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
-# Products of narrow types in the time of one in fp32, by the instructions that add them up; the
-# first one that a CPU has counts.  For bytes there are multiply-adds of pairs in 16 bits, as many a
-# cycle as those of fp32, but the sums take an addition each, for which they wait (measured: 80 % of
-# that on Zen 3).  In 256 bits windows do without most of that (`kernels.byte_windows`: 2.1).
-PAIRS = 1.6
-NARROW = {
-    "bf16": {"avx512bf16": 2.0},
-    "fp16": {"avx512fp16": 2.0},
-    "int8": {"avx512vnni": 4.0, "avxvnni": 4.0, "avx512bw": PAIRS, "avx2": 2.1},
-}
 CPU, CUDA = "cpu", "cuda"
 # What a target in JSON may tell, as `parse` says; the last two stand in all that TVM writes, and
 # mean nothing for the code.
@@ -79,10 +69,13 @@ class Target:
         """Whether an instruction adds up four products of bytes in 32 bits (VNNI)."""
         return bool(self.features & {"avx512vnni", "avxvnni"})
 
+    def rate(self, precision: str) -> float:
+        """Products by the instruction for `precision` in the time of one in fp32; 1 without one."""
+        return narrow.rate(precision, self.cpu, self.features, self.machine.bf16)
+
     def faster(self, precision: str) -> float:
-        """How many products of `precision` take the time of one in fp32; 1 without instructions."""
-        known = NARROW.get(precision, {}).items()
-        return next((times for name, times in known if name in self.features), 1.0)
+        """How many products of `precision` take the time of one in fp32, by the faster way."""
+        return narrow.faster(self.rate(precision))
 
     @property
     def l1_ways(self) -> int:
@@ -178,6 +171,9 @@ def parse(text: str, threads: int | None = None) -> Target:
         return replace(_cpu(None, threads), kind=CUDA, gpu=_gpu_here())
     if gpus.is_name(text):
         return replace(_cpu(_PORTABLE, threads), kind=CUDA, gpu=gpus.named(text))
+    if instructions.is_cpu(text):
+        written = json.dumps({"kind": "llvm", "mcpu": text})
+        raise InputError(f"the CPU {text} is a target in JSON: {written}")
     known = [CPU, CUDA, *TAGS, *gpus.names()]
     raise InputError(f"target {text!r} is not supported; {hint(text, known)}, or TVM JSON")
 

@@ -38,6 +38,7 @@ from hybridc.compiler.kernels import (
     whole_reductions,
 )
 from hybridc.compiler.kernels.batch_matmul import batch_matmul, matrix_vector, open_matmul
+from hybridc.compiler.kernels.packing import group_of_activations
 from hybridc.compiler.target import Target
 
 # Types of both operands and of the result.
@@ -70,7 +71,8 @@ class Legalize(Pass):
                 return builder.call_te(product, *call.args, primfunc_name_hint=name)
             types = (str(left.dtype), str(call.ty.dtype))
             if all(map(_is_fixed, (left, right))):
-                func = batch_matmul(_extents(left), _extents(right), lanes, *types)
+                group = group_of_activations(types[0], context.target)
+                func = batch_matmul(_extents(left), _extents(right), lanes, *types, group)
             elif types == ("float32", "float32"):
                 func = open_matmul(*opened(shape(call.args[0]), shape(call.args[1])))
             else:

@@ -48,9 +48,9 @@ class Peaks:
         return ", ".join([*parts, f"{self.bandwidth / 1e9:.1f} GB/s from memory"])
 
     def rate(self, precision: str) -> float:
-        """Operations a second in a precision, or in fp32 where there are none of its own."""
+        """Operations a second in a precision: what is slower than fp32 is multiplied in that."""
         others = {"bf16": self.bf16, "int8": self.int8, "fp16": self.fp16, "tf32": self.tf32}
-        return others.get(precision) or self.flops
+        return max(others.get(precision) or 0.0, self.flops)
 
 
 def _scaled(rate: float) -> str:

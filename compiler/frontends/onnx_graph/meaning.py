@@ -1,4 +1,4 @@
-"""What ONNX Runtime computes otherwise than ONNX means, written in operators that it computes right."""
+"""What ONNX Runtime computes otherwise than ONNX means, in operators that it computes right."""
 
 from typing import Any
 

@@ -13,9 +13,8 @@ from hybridc.compiler.frontends.onnx_graph.misreadings import attributes
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.writer import domain_of
 
-# Operators whose windows have to fit into an image, and which input has the window's sizes, where
-# the attribute `kernel_shape` is left out.
-WINDOWS = {
+# Which input has the window's sizes, where the attribute `kernel_shape` is left out.
+_OPERATORS = {
     **{"AveragePool": 0, "LpPool": 0, "MaxPool": 0},
     **{"Conv": 1, "ConvInteger": 1, "QLinearConv": 3},
 }
@@ -47,7 +46,7 @@ def _is_misread(options: Mapping[str, Any]) -> bool:
 
 
 def _is_same(node: Proto) -> bool:
-    if node.op_type not in WINDOWS or domain_of(node):
+    if node.op_type not in _OPERATORS or domain_of(node):
         return False
     return attributes(node).get("auto_pad") in _SAME
 
@@ -58,7 +57,7 @@ def _padding(node: Proto, types: Mapping[str, Proto]) -> list[int] | None:
         return None
     options = attributes(node)
     extents = _sizes(types, node.input[0])[2:]
-    windows = options.get("kernel_shape") or _sizes(types, node.input[WINDOWS[node.op_type]])[2:]
+    windows = options.get("kernel_shape") or _sizes(types, node.input[_OPERATORS[node.op_type]])[2:]
     strides, dilations = (
         options.get(name) or [1] * len(windows) for name in ("strides", "dilations")
     )

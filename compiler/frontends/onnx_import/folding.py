@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends.onnx_graph import same_padding, slices
+from hybridc.compiler.frontends.onnx.same_windows import OF_WINDOWS
+from hybridc.compiler.frontends.onnx_graph import slices
 from hybridc.compiler.frontends.onnx_graph.branches import MOST_NODES, Scene, written_out
 from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
@@ -215,7 +216,7 @@ class _Folder:
         if not shapes or any(shape is None or 0 not in shape for shape in shapes):
             return None
         given = static_shape(self.types.get(node.input[0])) if node.input else None
-        if node.op_type in same_padding.WINDOWS and given is not None and 0 not in given:
+        if node.op_type in OF_WINDOWS and given is not None and 0 not in given:
             return None  # windows that do not fit, which the importer refuses
         named = zip((name for name in node.output if name), kinds, shapes, strict=True)
         tensors = [_tensor(name, _zeros(kind, shape), kind) for name, kind, shape in named]

@@ -19,9 +19,8 @@ from hybridc.compiler.dims import Dim, Shape
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends import onnx as families
 from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
-from hybridc.compiler.frontends.onnx.same_windows import framed
+from hybridc.compiler.frontends.onnx.same_windows import OF_WINDOWS, framed
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
-from hybridc.compiler.frontends.onnx_graph.same_padding import WINDOWS
 from hybridc.compiler.frontends.onnx_import import joined_sizes, open_shapes, size_arithmetic
 from hybridc.compiler.frontends.onnx_import.open_node import OpenNode
 from hybridc.compiler.frontends.onnx_import.sizes import Sizes
@@ -72,7 +71,7 @@ class Importer(ONNXGraphImporter):
                 joined_sizes.unite(node, self._nodes, self.sizes, self.bb)
                 super()._construct_nodes(SimpleNamespace(node=[node]))  # pyright: ignore[reportArgumentType]
             _require_sizes(node, self._nodes, self.sizes)
-            if node.op_type in WINDOWS:
+            if node.op_type in OF_WINDOWS:
                 _require_windows(node, self._nodes, self.sizes)
             if node.op_type == "TopK":
                 _require_elements(node, self._nodes, self.sizes)
@@ -116,7 +115,7 @@ class Importer(ONNXGraphImporter):
         if op_name in _WEIGHTS:
             _require_kernel(inputs[_WEIGHTS[op_name]], attrs.get("kernel_shape"))
         made = self._converted(op_name, inputs, attrs, opset)
-        if op_name in WINDOWS:
+        if op_name in OF_WINDOWS:
             _require_room(inputs[0], self.bb.normalize(made))
         return made
 
