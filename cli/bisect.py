@@ -81,7 +81,7 @@ def command(
     """
     shapes = shapes_of([model], shape)
     path = output or model.with_name(f"{model.stem}.bisect.py")
-    check_place("-o", path, "model.bisect.py")
+    check_place("-o", path, "model.bisect.py", {"MODEL": model})
     glance([model])
     from hybridc.compiler.configuration import plans
 

@@ -164,9 +164,9 @@ def command(
 def _place(model: Path, output: Path | None, report: Path | None) -> Path:
     """Where the artifact goes.  Raises InputError if it or the report cannot be written there."""
     path = output or Path(f"{model.stem}.hyb")
-    check_place("-o", path, "model.hyb")
+    check_place("-o", path, "model.hyb", {"MODEL": model})
     if report is not None:
-        check_place("--report", report, "report.html")
+        check_place("--report", report, "report.html", {"MODEL": model, "-o": path})
     return path
 
 

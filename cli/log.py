@@ -9,6 +9,7 @@ import click
 
 from hybridc.cli import _log_text
 from hybridc.cli._log_train import train
+from hybridc.cli._named import NamedGroup, help_alone
 from hybridc.cli._options import (
     DTYPE,
     JSON,
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
 _DAY = 86400.0
 
 
-@click.group()
-def command() -> None:
+@click.group(cls=NamedGroup, no_args_is_help=False, invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """Browse, exchange and clean up the tuning log."""
+    help_alone(ctx)
 
 
 command.add_command(train)

@@ -19,11 +19,13 @@ from typing import NoReturn
 import click
 
 import hybridc.cli
+from hybridc.cli import _streams
 from hybridc.cli._elsewhere import elsewhere
 from hybridc.cli._interrupts import INTERRUPTED, heeding
+from hybridc.cli._named import NamedGroup, help_alone
 from hybridc.cli._watched import watched
 from hybridc.compiler import settings
-from hybridc.compiler.errors import HybridcError, hint
+from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.installation.packages import version_of
 from hybridc.compiler.processes import tvm_alone
 
@@ -40,7 +42,7 @@ _CUT_SHORT = (
 _PARTS = ("hybridc", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy")
 
 
-class Verbs(click.Group):
+class Verbs(NamedGroup):
     """A group whose commands are the files of this folder, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -70,15 +72,6 @@ class Verbs(click.Group):
                 click.echo(err=True)
             return _interrupted(error)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb, or say which one is nearest."""
-        known = self.list_commands(ctx)
-        if args and args[0] not in known and not args[0].startswith("-"):
-            raise click.UsageError(f"no verb is named {args[0]!r}; {hint(args[0], known)}")
-        return super().resolve_command(ctx, args)
-
 
 @click.group(
     cls=Verbs,
@@ -92,13 +85,13 @@ class Verbs(click.Group):
 def commands(ctx: click.Context, debug: bool) -> None:
     """Compile ONNX and PyTorch models into fast, verified artifacts."""
     del debug  # `run` reads it from the arguments, so that it also covers errors in them
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+    help_alone(ctx)
 
 
 def main() -> None:
     """Run the command line, and exit with its code."""
     arguments = sys.argv[1:]
+    _streams.prepare()
     tvm_alone.hide_torch()
     gc.set_threshold(_OBJECTS, 10, 10)
     if _OWN_CODE.isdisjoint(argument.partition("=")[0] for argument in arguments):

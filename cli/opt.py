@@ -10,7 +10,7 @@ from hybridc.compiler.filesystem.files import check_place
 
 
 @click.command()
-@click.argument("source", type=click.File())
+@click.argument("source", type=click.File(encoding="utf-8"))
 @click.option(
     "--pipeline", "text", required=True, help="The passes to run, as `hybridc passes` names them."
 )
@@ -51,7 +51,7 @@ def command(
 
     if check:
         _require_here(target)
-    module = script.read(source.read(), source.name)
+    module = script.read(_text(source), source.name)
     optimised = script.optimise(module, text, device=target, threads=threads, plugins=plugin)
     if check:
         click.echo(script.check(module, optimised, rtol, atol), err=True)
@@ -59,6 +59,15 @@ def command(
         click.echo(script.text_of(optimised))
     else:
         script.write(optimised, output)
+
+
+def _text(source: IO[str]) -> str:
+    from hybridc.compiler.errors import InputError
+
+    try:
+        return source.read()
+    except UnicodeDecodeError:
+        raise InputError(f"{source.name} is not a Relax module in TVMScript: no text") from None
 
 
 def _require_here(text: str) -> None:

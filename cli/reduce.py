@@ -74,7 +74,7 @@ def command(
     seconds = float("inf") if budget is None else parse_duration(budget)
     _require_onnx(model)
     path = output or model.with_name(f"{model.stem}.reduced.onnx")
-    check_place("-o", path, "model.reduced.onnx")
+    check_place("-o", path, "model.reduced.onnx", {"MODEL": model})
     from hybridc.compiler.debugging import reduction
 
     proto = reduction.load(model)

@@ -42,7 +42,7 @@ def command(
     from hybridc.compiler.artifacts.artifact import Artifact
 
     path = output or Path(f"{artifact.stem}.html")
-    check_place("--output", path, "report.html")
+    check_place("--output", path, "report.html", {"ARTIFACT": artifact})
     loaded = Artifact.load(artifact, plugin)
     from hybridc.compiler.reporting.report_file import write  # what it imports takes seconds
 

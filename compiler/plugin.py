@@ -198,7 +198,7 @@ def _write(value: object) -> str:
 def _import_file(path: Path) -> types.ModuleType:
     """Import a plug-in file: once, so that its classes stay the same, until it changes."""
     if not path.is_file():
-        raise PluginError(f"--plugin {path}: no such file")
+        raise PluginError(f"--plugin {path}: {'not a file' if path.exists() else 'no such file'}")
     return _executed(path, path.stat().st_mtime_ns)
 
 

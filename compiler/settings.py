@@ -10,6 +10,7 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+_NO_HOME = "/nonexistent"  # as Debian calls it
 _AS_SOURCE = "TVM_COMPILE_FORCE_FALLBACK"
 _BY_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
@@ -18,7 +19,20 @@ def cache_directory() -> Path:
     """Where measured target facts and logs live; created when first written to."""
     if path := os.environ.get("HYBRIDC_CACHE"):
         return Path(path)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hybridc"
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else Path.home() / ".cache") / "hybridc"
+
+
+def provide_home() -> None:
+    """Name a home that does not exist for a user without one, as in a container.
+
+    TVM asks for it as it is imported, and ends there.  No folder in /tmp takes its place: another
+    user could put artifacts there, which are code.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = _NO_HOME
 
 
 def log_url() -> str:

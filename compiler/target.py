@@ -1,34 +1,25 @@
 """What a device offers: a frozen value, built from text."""
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 from hybridc.compiler.cuda import driver
 from hybridc.compiler.cuda import gpu as gpus
 from hybridc.compiler.cuda.gpu import MOST_THREADS, WARP, Gpu
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.hardware import host, machine
+from hybridc.compiler.hardware import host, instructions, machine, narrow
 from hybridc.compiler.hardware.machine import Machine
 
 # LLVM's own names for the levels of x86-64; code for a level runs on every CPU of that level.
 TAGS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
-# Products of narrow types in the time of one in fp32, by the instructions that add them up; the
-# first one that a CPU has counts.  For bytes there are multiply-adds of pairs in 16 bits, as many a
-# cycle as those of fp32, but the sums take an addition each, for which they wait (measured: 80 % of
-# that on Zen 3).  In 256 bits windows do without most of that (`kernels.byte_windows`: 2.1).
-PAIRS = 1.6
-NARROW = {
-    "bf16": {"avx512bf16": 2.0},
-    "fp16": {"avx512fp16": 2.0},
-    "int8": {"avx512vnni": 4.0, "avxvnni": 4.0, "avx512bw": PAIRS, "avx2": 2.1},
-}
 CPU, CUDA = "cpu", "cuda"
 # What a target in JSON may tell, as `parse` says; the last two stand in all that TVM writes, and
 # mean nothing for the code.
 KEYS = ("kind", "mcpu", "mattr", "num-cores", "caches", "machine", "gpu", "tag", "keys")
+_LEAST = frozenset({"64bit", "sse2"})  # without them LLVM would end the process
 # Host code of an artifact for a GPU that is not here runs on every CPU of the last ten years.
 _PORTABLE = TAGS["avx2"]
 # LLVM's.  Its third level took two thirds longer, made 25 % more code, and no model or kernel
@@ -78,10 +69,13 @@ class Target:
         """Whether an instruction adds up four products of bytes in 32 bits (VNNI)."""
         return bool(self.features & {"avx512vnni", "avxvnni"})
 
+    def rate(self, precision: str) -> float:
+        """Products by the instruction for `precision` in the time of one in fp32; 1 without one."""
+        return narrow.rate(precision, self.cpu, self.features, self.machine.bf16)
+
     def faster(self, precision: str) -> float:
-        """How many products of `precision` take the time of one in fp32; 1 without instructions."""
-        known = NARROW.get(precision, {}).items()
-        return next((times for name, times in known if name in self.features), 1.0)
+        """How many products of `precision` take the time of one in fp32, by the faster way."""
+        return narrow.faster(self.rate(precision))
 
     @property
     def l1_ways(self) -> int:
@@ -103,7 +97,7 @@ class Target:
         from tvm.target import Target as TVMTarget
 
         host_code = {
-            **_code(self.cpu, self.attributes),
+            **instructions.code(self.cpu, self.attributes),
             "num-cores": self.threads,
             "opt-level": _OPTIMISATION,
         }
@@ -162,8 +156,8 @@ def parse(text: str, threads: int | None = None) -> Target:
 
     A GPU is `cuda` (the first of this host), a board (`nvidia/h100`) or an architecture
     (`sm_90a`); what is named is compiled for without being there.  To the keys of TVM (`mcpu`,
-    `num-cores`) come two of ours, as `Target.describe` gives them: `caches` and `machine`.  With
-    them a compilation for one machine is repeated on another.
+    `mattr`, `num-cores`) come two of ours, as `Target.describe` gives them: `caches` and `machine`.
+    With them a compilation for one machine is repeated on another.
     Raises InputError if the text names no target that can be compiled for.
     """
     if text.lstrip().startswith("{"):
@@ -177,6 +171,9 @@ def parse(text: str, threads: int | None = None) -> Target:
         return replace(_cpu(None, threads), kind=CUDA, gpu=_gpu_here())
     if gpus.is_name(text):
         return replace(_cpu(_PORTABLE, threads), kind=CUDA, gpu=gpus.named(text))
+    if instructions.is_cpu(text):
+        written = json.dumps({"kind": "llvm", "mcpu": text})
+        raise InputError(f"the CPU {text} is a target in JSON: {written}")
     known = [CPU, CUDA, *TAGS, *gpus.names()]
     raise InputError(f"target {text!r} is not supported; {hint(text, known)}, or TVM JSON")
 
@@ -232,57 +229,23 @@ def _attributes(found: object) -> tuple[str, ...]:
             raise InputError(
                 f'a target\'s "mattr" adds +FEATURE or takes -FEATURE, got {each!r:.60}'
             )
-        if each[1:] not in (known := _known_features()):
+        if each[1:] not in (known := instructions.all_features()):
             raise InputError(f"LLVM knows no feature {each[1:]!r:.60}; {hint(each[1:], known)}")
     return tuple(found)
 
 
-@cache
-def _known_features() -> list[str]:
-    """All features that a CPU known to LLVM has."""
-    from tvm.target import Target as TVMTarget
-    from tvm.target import codegen
-
-    names = map(str, codegen.llvm_get_cpu_archlist(TVMTarget("llvm")))
-    return sorted({feature for name in names for feature in _features(name, ())})
-
-
 def _cpu(cpu: str | None, threads: int | None, attributes: tuple[str, ...] = ()) -> Target:
-    from tvm.target import Target as TVMTarget
-    from tvm.target import codegen
-
-    name = cpu or str(codegen.llvm_get_system_cpu())
-    if not codegen.llvm_is_valid_cpu(name, codegen.llvm_get_system_triple()):
-        known = [str(known) for known in codegen.llvm_get_cpu_archlist(TVMTarget("llvm"))]
-        raise InputError(f"LLVM knows no CPU {name!r}; {hint(name, known)}")
-    if cpu is None:
-        attributes = (*hidden(_features(name, ())), *attributes)
-    named = _features(name, attributes)
-    if "64bit" not in named:  # LLVM would end the process
-        raise InputError(f"CPU {name!r} is 32-bit; code is generated only for 64-bit CPUs")
+    name, differs = (cpu, ()) if cpu else instructions.here()
+    if not instructions.is_cpu(name):
+        raise InputError(f"LLVM knows no CPU {name!r}; {hint(name, instructions.cpus())}")
+    attributes = (*differs, *attributes)
+    named = instructions.features(name, attributes)
+    if not named >= _LEAST:
+        raise InputError(
+            f"CPU {name!r}{' '.join(('', *attributes))} is 32-bit or has no SSE2; code is generated"
+            " only for 64-bit CPUs"
+        )
     features = frozenset(named & host.ISA_FEATURES)
     l1, l2, l3 = host.cache_sizes()
     plain = Target(name, features, threads or host.cores(), l1, l2, l3, attributes=attributes)
     return replace(plain, machine=machine.unprobed(name, plain.vector_bits))
-
-
-def hidden(named: Set[str]) -> tuple[str, ...]:
-    """What takes from a CPU's features those that this host does not offer.
-
-    LLVM names a CPU by its model, and a hypervisor may hide some of what that model has, such as
-    AMX; code for the name alone would end in an illegal instruction.
-    """
-    return tuple(f"-{each}" for each in sorted(named & host.ISA_FEATURES - host.cpu_features()))
-
-
-def _features(cpu: str, attributes: tuple[str, ...]) -> set[str]:
-    """LLVM's features of a CPU, those of its scheduling among them."""
-    from tvm.target import Target as TVMTarget
-    from tvm.target import codegen
-
-    return set(map(str, codegen.llvm_get_cpu_features(TVMTarget(_code(cpu, attributes)))))
-
-
-def _code(cpu: str, attributes: tuple[str, ...]) -> dict[str, Any]:
-    """What code LLVM is to generate, in TVM's words."""
-    return {"kind": "llvm", "mcpu": cpu, **({"mattr": list(attributes)} if attributes else {})}

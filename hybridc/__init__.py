@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from hybridc.compiler import settings
 from hybridc.compiler.processes import forkable
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     __version__: str
 
 forkable.spare_driver()
+settings.provide_home()
 
 __all__ = [
     "Artifact",

@@ -12,7 +12,8 @@ import numpy as np
 from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
 from hybridc.compiler.kernel_record import Alternatives, KernelRecord, State
-from hybridc.compiler.kernels import contractions, vector_width, winograd
+from hybridc.compiler.kernels import contractions, vector_width, winograd, winograd_transforms
+from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.winograd_work import Choice, Layer
 from hybridc.compiler.log import keys
 from hybridc.compiler.model import Array
@@ -22,6 +23,21 @@ _WINDOW = 3
 # Packed weights are larger: Winograd's up to four times, and not every layer takes it.
 _GROWTH = 2
 _KNOWN = 64  # layers of which the kernels are kept: networks repeat theirs
+
+
+def is_minimal(conv: Conv2d, weight: Array, target: Target) -> bool:
+    """Whether Winograd's filtering applies: 3x3, every pixel, one group, of fp32 or bytes.
+
+    Its transforms would lose most of what bfloat16 keeps, and make weights that are infinite or
+    nearly so NaN.  Bytes become 16 bits wide: as wide as they are multiplied anyway where the CPU
+    has no instruction for them.
+    """
+    dense = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
+    if not dense or weight.shape[1:3] != (_WINDOW, _WINDOW):
+        return False
+    if weight.dtype == np.int8:
+        return not target.multiplies_bytes and winograd_transforms.fits_integers(weight)
+    return weight.dtype == np.float32 and winograd_transforms.fits_floats(weight)
 
 
 def fastest(layer: Layer, choices: tuple[Choice, ...], context: Context) -> Choice:

@@ -21,9 +21,14 @@ def of_call(call: Expr, weight: Array, target: Target) -> tuple[PrimFunc, Array]
     rows, columns, dtype = shape(call.args[0]), weight.shape[-1], weight.dtype.name
     if dtype not in _FLOATS or not are_known(rows) or 0 in (*rows, *weight.shape):
         return None
+    made = packed(weight, target)
+    data, result = str(call.args[0].ty.dtype), str(call.ty.dtype)
+    return batch_matmul.of_packed(rows, made, columns, data, result), made
+
+
+def packed(weight: Array, target: Target) -> Array:
+    """Each of the matrices packed."""
     batch = weight.shape[:-2]
     matrices = weight.reshape(prod(batch), *weight.shape[-2:])
-    packed = np.stack([packing.pack_matrix(each, target.lanes()) for each in matrices])
-    packed = packed.reshape(*batch, *packed.shape[1:])
-    kernel = batch_matmul.of_packed(rows, packed, columns, dtype, str(call.ty.dtype))
-    return kernel, packed
+    made = np.stack([packing.pack_matrix(each, target.lanes()) for each in matrices])
+    return made.reshape(*batch, *made.shape[1:])

@@ -1,6 +1,7 @@
 """Products of activations with constant weights: what quantisation of weights looks for."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -44,6 +45,14 @@ def filter_of(value: Expr, graph: Graph) -> Array | None:
     if _convolutions.is_depthwise(value):
         return None
     return weight if np.isfinite(weight).all() else None
+
+
+def is_sized(tensor: Any) -> bool:
+    """Whether the extents are known, the last one as a number, and none of them is zero."""
+    extents = getattr(tensor.shape, "values", None)
+    if not extents or not isinstance(extents[-1], tirx.IntImm):
+        return False
+    return all(not isinstance(extent, tirx.IntImm) or extent > 0 for extent in extents)
 
 
 def counted(names: Counter[str]) -> str:

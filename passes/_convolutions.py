@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from hybridc.compiler.ir.rewrite import Expr, Graph, shape
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.model import Array
@@ -16,6 +18,11 @@ def is_channels_last(call: Expr) -> bool:
 def is_depthwise(call: Expr) -> bool:
     """Whether each channel of an image, channels last, is convolved for itself."""
     return bool(int(call.attrs.groups) == shape(call.args[0])[3] > 1)
+
+
+def taps(weight: Array) -> Array:
+    """Depthwise weights `[O, KH, KW, 1]` as `[KH, KW, O]`."""
+    return np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
 
 
 def attributes(call: Expr, weight: Array) -> Conv2d:

@@ -66,10 +66,10 @@ class NarrowKernels:
         return self.module[call.args[0]]
 
     def _of_attention(self, call: Expr) -> PrimFunc:
-        """The loop nest with products of pairs, where the target has them, or one that widens."""
+        """The loop nest with products of pairs, where these are faster, or one that widens."""
         func = self._of(call)
         form, lanes = form_of(func), self.target.lanes()
-        pairs = self.dtype == bfloat16.BFLOAT16 and bfloat16.FEATURE in self.target.features
+        pairs = self.dtype == bfloat16.BFLOAT16 and self.target.faster("bf16") > 1.0
         if form is None or not pairs or takes_dot_products(form, lanes):
             return on_narrow(func, list(func.params)[:_OPERANDS], self.dtype)
         return attention(replace(form, dtype=self.dtype), lanes)

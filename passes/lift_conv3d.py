@@ -1,6 +1,8 @@
 """Turn 3-D convolutions into 2-D ones, over the slices of a volume."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from math import prod
 from typing import Any
 
 from tvm import relax
@@ -22,9 +24,12 @@ class LiftConv3d(Pass):
     """Turn 3-D convolutions into 2-D ones, over the slices of a volume.
 
     The slices that a window reads along the depth become channels of one image, so that a single
-    2-D convolution adds them up.  A transposed convolution computes the slices for each position
-    along the depth as channels, and adds up those that overlap.  Slices are joined channels last,
-    as `layout` makes the convolutions: the transposes around these then cancel out.
+    2-D convolution adds them up.  A window of one pixel, which moves along the depth alone, has its
+    volume as one image instead, whose columns are the pixels of a slice.  Where each channel is
+    convolved alone, more channels would make it a convolution of groups: each tap of the depth is
+    a convolution, and these are added up.  A transposed convolution computes the slices for each
+    position along the depth as channels, and adds up those that overlap.  Slices are joined
+    channels last, as `layout` makes the convolutions: the transposes around these then cancel out.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -45,39 +50,118 @@ def _lift(value: Expr, _: Graph) -> Expr | None:
     return _transposed(value) if transposed else _convolved(value)
 
 
-def _convolved(value: Expr) -> Expr:
-    attrs, (data, weight) = value.attrs, value.args
-    groups = int(attrs.groups)
-    outputs, inputs, taps, *window = shape(weight)
-    batch, channels, _, *size = shape(data)
-    _, _, depth, *image = shape(value)
+@dataclass(frozen=True)
+class _Window:
+    """A 3-D convolution's attributes: along the depth, and those of images."""
+
+    groups: int
+    stride: int
+    dilation: int
+    front: int
+    back: int
+    strides: list[int]
+    dilations: list[int]
+    padding: list[int]
+    out_dtype: Any
+
+    @property
+    def stays(self) -> bool:
+        """Whether images keep their size under a window of one pixel."""
+        return self.strides == [1, 1] and not any(self.padding)
+
+
+def _window(attrs: Any) -> _Window:
     front, top, left, back, bottom, right = _integers(attrs.padding)
     stride, *strides = _integers(attrs.strides)
     dilation, *dilations = _integers(attrs.dilation)
+    padding = [top, left, bottom, right]
+    groups, out = int(attrs.groups), attrs.out_dtype
+    return _Window(groups, stride, dilation, front, back, strides, dilations, padding, out)
+
+
+def _convolved(value: Expr) -> Expr:
+    data, weight = value.args
+    window = _window(value.attrs)
+    outputs, inputs, taps, *reach = shape(weight)
+    if taps > 1 and reach == [1, 1] and window.stays:
+        return _along_depth(value, window)
     x = op.permute_dims(data, _CHANNELS_LAST)
-    if front or back:
-        x = op.nn.pad(x, [0, 0, front, back, *[0] * 6])
-    reach = stride * (depth - 1) + 1
-    # The slices of a group's channels lie together.
-    parts = [
-        op.reshape(
-            op.strided_slice(x, [1], [start], [start + reach], [stride], assume_inbound=True),
-            [batch * depth, *size, groups, channels // groups],
-        )
-        for start in range(0, taps * dilation, dilation)
-    ]
-    images = op.concat(parts, 4) if taps > 1 else parts[0]
-    images = op.reshape(images, [batch * depth, *size, taps * channels])
-    convolved = op.nn.conv2d(
-        op.permute_dims(images, _IMAGE_SECOND),
-        op.reshape(op.permute_dims(weight, _TAPS_FIRST), [outputs, taps * inputs, *window]),
-        strides=strides,
-        padding=[top, left, bottom, right],
-        dilation=dilations,
-        groups=groups,
-        out_dtype=attrs.out_dtype,
+    if window.front or window.back:
+        x = op.nn.pad(x, [0, 0, window.front, window.back, *[0] * 6])
+    slices = [_slices(x, value, window, tap) for tap in range(taps)]
+    if taps > 1 and inputs == 1 and outputs == window.groups:
+        taken = [op.strided_slice(weight, [2], [tap], [tap + 1]) for tap in range(taps)]
+        parts = [
+            _image(images, op.squeeze(each, [2]), window)
+            for images, each in zip(slices, taken, strict=True)
+        ]
+        convolved = reduce(op.add, parts)
+    else:
+        convolved = _image(*_joined(slices, value, window.groups), window)
+    batch, _, depth, *size = shape(value)
+    return _volume(op.permute_dims(convolved, _IMAGE_LAST), [batch, depth, *size, outputs])
+
+
+def _along_depth(value: Expr, window: _Window) -> Expr:
+    """A window of one pixel: images `[B, D, H W, C]`, of which it spans several rows."""
+    data, weight = value.args
+    outputs, inputs, taps, *_ = shape(weight)
+    batch, channels, slices, *size = shape(data)
+    images = op.reshape(
+        op.permute_dims(data, _CHANNELS_LAST), [batch, slices, prod(size), channels]
     )
-    return _volume(op.permute_dims(convolved, _IMAGE_LAST), [batch, depth, *image, outputs])
+    rows = replace(
+        window,
+        strides=[window.stride, 1],
+        dilations=[window.dilation, 1],
+        padding=[window.front, 0, window.back, 0],
+    )
+    convolved = _image(images, op.reshape(weight, [outputs, inputs, taps, 1]), rows)
+    extents = [batch, shape(value)[2], *size, outputs]
+    return _volume(op.permute_dims(convolved, _IMAGE_LAST), extents)
+
+
+def _slices(x: Expr, value: Expr, window: _Window, tap: int) -> Expr:
+    """Images `[B D, H, W, C]`: of each result along the depth, the slice under a tap.
+
+    Those of one volume are taken of images, so that a convolution can read them where they are.
+    """
+    batch, channels, slices, *size = shape(value.args[0])
+    depth, start = shape(value)[2], tap * window.dilation
+    end = start + window.stride * (depth - 1) + 1
+    alone = batch == 1
+    if alone:
+        x = op.reshape(x, [slices + window.front + window.back, *size, channels])
+    axis, step = int(not alone), window.stride
+    taken = op.strided_slice(x, [axis], [start], [end], [step], assume_inbound=True)
+    return taken if alone else op.reshape(taken, [batch * depth, *size, channels])
+
+
+def _joined(slices: list[Expr], value: Expr, groups: int) -> tuple[Expr, Expr]:
+    """Images with the slices as channels, those of a group together, and the weight for them."""
+    data, weight = value.args
+    outputs, inputs, taps, *reach = shape(weight)
+    batch, channels, _, *size = shape(data)
+    pixels = [batch * shape(value)[2], *size]
+    parts = [op.reshape(each, [*pixels, groups, channels // groups]) for each in slices]
+    images = op.concat(parts, 4) if taps > 1 else parts[0]
+    return (
+        op.reshape(images, [*pixels, taps * channels]),
+        op.reshape(op.permute_dims(weight, _TAPS_FIRST), [outputs, taps * inputs, *reach]),
+    )
+
+
+def _image(images: Expr, weight: Expr, window: _Window) -> Expr:
+    """A 2-D convolution of images with channels last, which gives channels second."""
+    return op.nn.conv2d(
+        op.permute_dims(images, _IMAGE_SECOND),
+        weight,
+        strides=window.strides,
+        padding=window.padding,
+        dilation=window.dilations,
+        groups=window.groups,
+        out_dtype=window.out_dtype,
+    )
 
 
 def _volume(images: Expr, extents: list[int]) -> Expr:

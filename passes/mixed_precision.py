@@ -21,6 +21,7 @@ from hybridc.compiler.ir.rewrite import (
     updated,
     with_attributes,
 )
+from hybridc.passes import _algorithms, _wide_weights
 from hybridc.passes._constant_products import counted
 from hybridc.passes._narrow_kernels import NarrowKernels
 
@@ -62,9 +63,15 @@ class MixedPrecision(Pass):
     `dtype` is bfloat16, which has the range of float32, or float16, which has three more bits but
     ends at 65504: an activation beyond that becomes an infinity, and products with weights beyond
     it, or all below 2^-13, stay in float32.
+
+    On CPUs that multiply the type no faster than float32, only weights are rounded, of products
+    that do not wait for them: the file holds these in 16 bits, and all else is computed in float32,
+    but for products that do wait.  Functions without such weights are lowered as elsewhere; with
+    `in_kernel` all are, which takes less memory.
     """
 
     dtype: str = "bfloat16"
+    in_kernel: bool = False
 
     def requires(self, module: IRModule) -> None:
         """The type is one that products can take."""
@@ -80,10 +87,14 @@ class MixedPrecision(Pass):
                 "bfloat16 (--dtype bf16) runs everywhere"
             )
         kernels = NarrowKernels(self.dtype, module, relax.BlockBuilder(module), context.target)
+        near = _algorithms.stay_near(module, context.target)
+        widener = _wide_weights.Widener(context.compressed, near, context.target)
         changed: dict[Any, Any] = {}
         taken: Counter[str] = Counter()
         for variable, function in relax_functions(module):
-            work = _Function(self.dtype, function, kernels)
+            work = _Function(
+                self.dtype, function, kernels, widener if cpu and not self.in_kernel else None
+            )
             narrowed = work.rewritten()
             if narrowed is not function:
                 changed[variable] = narrowed
@@ -97,11 +108,16 @@ class MixedPrecision(Pass):
 
 @dataclass
 class _Function:
-    """One function, and for its variables that are kept narrow, those that hold them so."""
+    """One function, and for its variables that are kept narrow, those that hold them so.
+
+    `rounded` are the weights, in float32, of products of which nothing else is narrow.
+    """
 
     dtype: str
     function: Expr
     kernels: NarrowKernels
+    widener: _wide_weights.Widener | None = None
+    rounded: dict[Expr, Expr] = field(default_factory=dict[Expr, Expr])
     wanted: set[Expr] = field(default_factory=set[Expr])
     narrow: dict[Expr, Expr] = field(default_factory=dict[Expr, Expr])
     values: dict[Expr, Expr] = field(default_factory=dict[Expr, Expr])
@@ -114,7 +130,8 @@ class _Function:
         if len(blocks) != 1 or not isinstance(blocks[0], relax.DataflowBlock):
             return self.function
         bindings = list(blocks[0].bindings)
-        if not any(map(self._multiplied, bindings)):
+        self._round(bindings)
+        if not self.rounded and not any(map(self._multiplied, bindings)):
             return self.function
         self.values = {binding.var: binding.value for binding in bindings}
         for binding in reversed(bindings):
@@ -131,9 +148,25 @@ class _Function:
             self.function.attrs,
         )
 
+    def _round(self, bindings: list[Any]) -> None:
+        """Find the products of which the weights alone are rounded."""
+        for binding in bindings:
+            value = binding.value
+            if self.widener is None or not _is_product(value):
+                continue
+            weight = value.args[1]
+            if not isinstance(weight, tvm.ir.GenericConst) or not all(map(self._holds, value.args)):
+                continue
+            narrow = constant(weight.value.numpy(), self.dtype).value.numpy()
+            wide = self.widener.widened(_wide_weights.Product(value, narrow))
+            if wide is not None:
+                self.rounded[binding.var] = constant(wide, _WIDE)
+
     def _multiplied(self, binding: Any) -> list[Expr]:
-        """The operands of a product; nothing where a binding is none."""
+        """The operands of a product that are narrow; nothing where there are none."""
         value = binding.value
+        if binding.var in self.rounded or (self.rounded and not _has_weights(value)):
+            return []
         if not _is_product(value):
             return self.kernels.operands(value)
         return list(value.args) if all(map(self._holds, value.args)) else []
@@ -164,7 +197,12 @@ class _Function:
             yield self._bind(var, self._over_narrow(value))
             return
         operands = [self._operand(arg) for arg in self._multiplied(binding)]
-        if operands:
+        if var in self.rounded:
+            self.taken[operator(value)] += 1
+            data = structural_map(value.args[0], (tvm.ir.Var, self._widened))
+            call = tvm.ir.Call(value.op, [data, self.rounded[var]], value.attrs, value.ty_args)
+            yield relax.VarBinding(var, call)
+        elif operands:
             called = operator(value)
             self.taken[self.kernels.name(value) if called == "call_tir" else called] += 1
             if called == "call_tir":
@@ -223,6 +261,11 @@ def _is_product(value: Expr) -> bool:
         return all(arg.ty.ndim > 1 for arg in value.args)
     constant_weight = isinstance(value.args[1], tvm.ir.GenericConst)
     return constant_weight and str(value.attrs.data_layout) == "NHWC"
+
+
+def _has_weights(value: Expr) -> bool:
+    """Whether a product is one with a constant."""
+    return _is_product(value) and any(isinstance(arg, tvm.ir.GenericConst) for arg in value.args)
 
 
 def _plain(expr: Expr) -> bool:

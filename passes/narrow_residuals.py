@@ -20,7 +20,7 @@ from hybridc.compiler.ir.rewrite import (
     with_blocks,
 )
 from hybridc.compiler.kernels import kernel_cost
-from hybridc.compiler.kernels.tensor_expressions import KERNEL
+from hybridc.compiler.kernels.tensor_expressions import KERNEL, kinds_in
 from hybridc.passes._narrow import on_narrow
 
 _NARROW, _WIDE = "bfloat16", "float32"
@@ -70,7 +70,13 @@ def _multiplying(module: IRModule, value: Any) -> PrimFunc | None:
     if operator(value) != "call_tir" or len(value.args) != 2:
         return None
     func = module[value.args[0]]
-    return func if kernel_cost.precision(func) == "bf16" else None
+    narrow = kernel_cost.precision(func) == "bf16" or _widens(func)
+    return func if narrow else None
+
+
+def _widens(func: PrimFunc) -> bool:
+    """Whether a loop nest multiplies in float32 what it reads in the narrow type."""
+    return any(kinds_in(func)) and str(func.params[0].dtype) == _NARROW
 
 
 def _combines(module: IRModule, value: Any, var: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -41,7 +42,9 @@ from hybridc.passes import (
     _batched_weights,
     _byte_windows,
     _computed_weights,
+    _constant_products,
     _convolutions,
+    _wide_weights,
 )
 
 # Types of activations and weights, and those that their product may have.
@@ -58,12 +61,14 @@ class PackWeights(Pass):
     """Replace convolutions and matrix products with constant weights by kernels on packed weights.
 
     The weights are rearranged at compile time into blocks of one vector of output channels (or half
-    a vector, where that leaves fewer lanes unused), in the order in which the kernel reads them;
-    bfloat16 weights by pairs of inputs, whose products one instruction adds up in float32.
-    Convolutions must be channels last (`layout`); others stay as they are, and so do products whose
-    weights are not constant.  Weights of a convolution in fp32 that the model computes are packed
-    as it runs.  Bytes are multiplied by the VNNI instruction, by the older one that saturates
-    where the weights can be arranged so that it never does, or in pairs of 16 bits: always exactly.
+    a vector, where that leaves fewer lanes unused), in the order in which the kernel reads them.
+    Weights of 16 bits are packed by pairs of inputs if one instruction adds up their products
+    faster; else they become float32 when the artifact is loaded, unless their product waits for
+    them, or none do (`in_kernel`), which takes less memory.  Convolutions must be channels last
+    (`layout`); others stay as they are, and so do products whose weights are not constant.  Weights
+    of a convolution in fp32 that the model computes are packed as it runs.  Bytes are multiplied by
+    the VNNI instruction, by the older one that saturates where the weights can be arranged so that
+    it never does, or in pairs of 16 bits: always exactly.
 
     3x3 convolutions of stride 1 use Winograd's algorithm if that was measured to be faster
     (`hybridc tune`), or without measurements if an analytic model predicts it.  In fp32 it rounds
@@ -72,18 +77,17 @@ class PackWeights(Pass):
     """
 
     winograd: bool = True
+    in_kernel: bool = False
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph; the kernels join the module."""
         builder = relax.BlockBuilder(module)
         near = _algorithms.stay_near(module, context.target)
         alone = worth.expected(module, context.target)
-        rewritten = rewrite(module, _Packer(context, builder, self.winograd, near, alone).rule)
-        kernels = {
-            var: func
-            for var, func in builder.get().functions_items()
-            if isinstance(func, tirx.PrimFunc)
-        }
+        packer = _Packer(context, builder, self.winograd, self.in_kernel, near, alone)
+        rewritten = rewrite(module, packer.rule)
+        functions = builder.get().functions_items()
+        kernels = {var: func for var, func in functions if isinstance(func, tirx.PrimFunc)}
         return module if rewritten is module else updated(rewritten, kernels)
 
     def exact(self) -> "PackWeights":
@@ -102,6 +106,7 @@ class _Packer:
     context: Context
     builder: Any
     winograd: bool
+    in_kernel: bool
     near: bool
     expected: Target
 
@@ -120,7 +125,7 @@ class _Packer:
         weight = graph.constant(value.args[1])
         tensors = [*value.args, value]
         convolves = name == "nn.conv2d"
-        if not all(_known(tensor.ty) for tensor in tensors):
+        if not all(_constant_products.is_sized(tensor.ty) for tensor in tensors):
             return None
         if weight is None:
             take = _computed_weights.replaced
@@ -130,13 +135,22 @@ class _Packer:
         data, weights, result = (str(tensor.ty.dtype) for tensor in tensors)
         if result not in _RESULTS.get((data, weights), ()):
             return None
+        weight = self._held(value, weight)
         return self._conv2d(value, weight, graph) if convolves else self._dense(value, weight)
+
+    def _held(self, value: Expr, weight: Array) -> Array:
+        """Weights in the type that their kernel reads."""
+        widener = _wide_weights.Widener(self.context.compressed, self.near, self.target)
+        made = _wide_weights.Product(value, weight)
+        wide = None if self.in_kernel else widener.widened(made)
+        return weight if wide is None else wide
 
     def _dense(self, call: Expr, weight: Array) -> Expr | None:
         if len(shape(call.args[0])) < 2:
             return None
         if weight.ndim > 2 and (batched := _batched_weights.of_call(call, weight, self.target)):
             kernel, packed = batched
+            self._follow(weight, partial(_batched_weights.packed, target=self.target), packed)
             return self._call("batch_matmul", kernel, (call, call.args[0]), packed)
         return self._matrix(call, weight) if weight.ndim == 2 else None
 
@@ -183,10 +197,12 @@ class _Packer:
         source = opened(shape(data))
         conv = replace(_convolutions.attributes(call, weight), padding=padding, fill=fill)
         if _convolutions.is_depthwise(call):
-            taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
-            kernel = contractions.depthwise_conv2d(source, taps.shape, conv, *_types(call))
+            taps = _convolutions.taps(weight)
+            self._follow(weight, _convolutions.taps, taps)
+            types = *_types(call), taps.dtype.name
+            kernel = contractions.depthwise_conv2d(source, taps.shape, conv, *types)
             return self._call("depthwise_conv2d", kernel, (call, data), taps)
-        if self.winograd and self._minimal(conv, weight):
+        if self.winograd and _algorithms.is_minimal(conv, weight, self.target):
             choice = self._choice(source, weight, conv)
             if choice.side:
                 return self._winograd((call, data), weight, conv, choice)
@@ -211,7 +227,8 @@ class _Packer:
         if dense:
             return self._dense_call(call, packed, outputs)
         conv = replace(conv, groups=groups)
-        kernel = contractions.conv2d(source, packed, outputs, conv, *_types(call))
+        types = *_types(call), _wide_weights.meets_pairs(packed, self.target)
+        kernel = contractions.conv2d(source, packed, outputs, conv, *types)
         return self._call("conv2d", kernel, replaced, packed)
 
     def _choice(self, source: tuple[Any, ...], weight: Array, conv: Conv2d) -> Choice:
@@ -224,19 +241,6 @@ class _Packer:
         choices = winograd_cost.choices(layer, self.expected)
         measured = sized and _pairs(weight) == 1
         return _algorithms.fastest(layer, choices, self.context) if measured else choices[0]
-
-    def _minimal(self, conv: Conv2d, weight: Array) -> bool:
-        """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32 or bytes.
-
-        Its transforms would lose most of what bfloat16 keeps.  Bytes become 16 bits wide: as wide
-        as they are multiplied anyway where the CPU has no instruction for them.
-        """
-        dense = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
-        if not dense or weight.shape[1:3] != (3, 3):
-            return False
-        if weight.dtype == np.int8:
-            return not self.target.multiplies_bytes and winograd_transforms.fits_integers(weight)
-        return bool(weight.dtype == np.float32)
 
     def _lanes(self, weight: Array, outputs: int, groups: int = 1) -> int:
         """Output channels in a vector; the instructions for narrow types take whole ones."""
@@ -259,7 +263,8 @@ class _Packer:
         packed = winograd_transforms.transform_filter(pack(wide), side)
         self._follow(weight, pack, packed, side)
         source = opened(shape(replaced[1]))
-        kernel = winograd.conv2d(source, packed, weight.shape[0], conv, choice.tiles)
+        types, outputs = _types(replaced[0]), weight.shape[0]
+        kernel = winograd.conv2d(source, packed, outputs, conv, choice.tiles, types)
         return self._call("winograd_conv2d", kernel, replaced, packed)
 
     def _follow(
@@ -269,7 +274,8 @@ class _Packer:
         compression.follow(self.context.compressed, weight, pack, made, side)
 
     def _dense_call(self, call: Expr, packed: Array, columns: int) -> Expr:
-        kernel = contractions.dense(opened(shape(call.args[0])), packed, columns, *_types(call))
+        types = *_types(call), _wide_weights.meets_pairs(packed, self.target)
+        kernel = contractions.dense(opened(shape(call.args[0])), packed, columns, *types)
         return self._call("dense", kernel, (call, call.args[0]), packed)
 
     def _call(
@@ -285,14 +291,6 @@ class _Packer:
 def _pairs(weight: Array) -> int:
     """Input channels that Winograd's products take at once: pairs of integers."""
     return 2 if weight.dtype == np.int8 else 1
-
-
-def _known(tensor: Any) -> bool:
-    """Whether the extents are known, the last one as a number, and none of them is zero."""
-    extents = getattr(tensor.shape, "values", None)
-    if not extents or not isinstance(extents[-1], tirx.IntImm):
-        return False
-    return all(not isinstance(extent, tirx.IntImm) or extent > 0 for extent in extents)
 
 
 def _types(call: Expr) -> tuple[str, str]:

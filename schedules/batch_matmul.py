@@ -14,6 +14,7 @@ from hybridc.schedules.products import (
     cache_sets,
     contraction,
     dot_products,
+    operands,
     packing,
     tiling,
 )
@@ -56,7 +57,7 @@ class BatchMatmul(Tiled):
         *batch, rows, _, _ = contraction.extents(schedule, product)
         store = schedule.get_consumers(product)[0]
         columns = contraction.extents(schedule, store)[-1]
-        depth = contraction.steps(schedule, product)
+        depth = operands.steps(schedule, product)
         size = depth * 4
         pack = _pack(schedule, product)
         problem = Problem(

@@ -10,6 +10,7 @@ from hybridc.schedules.products import (
     contraction,
     dot_products,
     image_padding,
+    operands,
     prefetch,
     registers,
     shared_taps,
@@ -35,7 +36,7 @@ class Conv2d(Tiled):
         store = schedule.get_consumers(product)[0]
         columns = contraction.extents(schedule, store)[-1]
         source = contraction.source_shape(schedule, product)
-        pixel = source[3] * contraction.source_bytes(schedule, product)
+        pixel = source[3] * operands.source_bytes(schedule, product)
         image_row = source[2] * pixel
         groups = source[3] // contraction.extents(schedule, product)[-1]
         taps = shared_taps.shared(schedule, product, target)
@@ -44,13 +45,13 @@ class Conv2d(Tiled):
             height=height,
             rows=width,
             columns=columns,
-            depth=contraction.steps(schedule, product),
+            depth=operands.steps(schedule, product),
             row_stride=pixel * max(1, source[2] // width),
-            lanes=contraction.lanes(schedule, product),
+            lanes=operands.lanes(schedule, product),
             image_bytes=source[1] * image_row,
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
             shared=columns // groups if groups > 1 else 0,
-            weight_bytes=contraction.weight_bytes(schedule, product),
+            weight_bytes=operands.weight_bytes(schedule, product),
             **accumulators.costs(schedule, product, target),
             held=_held(schedule, product, target) if taps == 1 else 0,
             taps=taps,
@@ -102,5 +103,5 @@ class Conv2d(Tiled):
 def _held(schedule: Schedule, product: Any, target: Target) -> int:
     """Registers for activations of float32 that are read again; narrow ones come in groups."""
     *_, taps, channels = contraction.extents(schedule, product)
-    wide = contraction.source_bytes(schedule, product) == 4
+    wide = operands.source_bytes(schedule, product) == 4
     return registers.held(taps * channels, target) if wide else 0

@@ -22,6 +22,7 @@ from hybridc.schedules.products import (
     contraction,
     depthwise,
     image_padding,
+    operands,
     pixel_rows,
     tiling,
 )
@@ -144,7 +145,7 @@ def _pointwise(schedule: Schedule, stage: Stage, target: Target, behind: bool) -
     product, store = schedule.get_sblock(stage.product), schedule.get_sblock(stage.store)
     *_, width, columns = contraction.extents(schedule, store)
     depth = contraction.extents(schedule, product)[-1]
-    lanes = contraction.lanes(schedule, product)
+    lanes = operands.lanes(schedule, product)
     problem = Problem(1, 1, width, columns, depth, 4 * depth, 4 * depth * width, lanes)
     pixels, vectors = tiling.choose_tile(problem, target)
     tile = _tile(schedule, store, (pixels, vectors, lanes), row_by_row=behind)

@@ -21,6 +21,7 @@ from hybridc.schedules.products import (
     accumulators,
     contraction,
     dot_products,
+    operands,
     point_figures,
     prefetch,
     tiling,
@@ -58,7 +59,7 @@ class WinogradConv2d(ScheduleRule):
         output = schedule.get_consumers(transform)[0]
         batch, height, width, columns = contraction.extents(schedule, output)
         image = -(-height // side) * -(-width // side) if batch > 1 else tiles
-        group = 4 // contraction.source_bytes(schedule, product)
+        group = 4 // operands.source_bytes(schedule, product)
         work = Work(side, tiles, image, channels, columns, target.lanes(), group)
         return Winograd(func, target, replace(work, near=_near(work, target)))
 

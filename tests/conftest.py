@@ -71,7 +71,7 @@ def bf16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from hybridc.compiler.orchestration import prospects, stages
 
     monkeypatch.setattr(stages, "LOSSY", ("bf16",))
-    monkeypatch.setattr(prospects, "NEEDED", {})
+    monkeypatch.setattr(prospects, "slow_halves", lambda _: frozenset())
 
 
 @pytest.fixture

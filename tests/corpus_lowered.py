@@ -5,7 +5,8 @@ from typing import Any
 from corpus_products import attention, convolution, depthwise
 from kernel_builders import LOWERED, Builder, constant, floats, op, operator
 
-HALF = f"layout,fold-constants,mixed-precision{{dtype=float16}},pack-weights,{LOWERED}"
+NARROW = "layout,fold-constants,mixed-precision{dtype=float16 in-kernel=true}"
+HALF = f"{NARROW},pack-weights,{LOWERED}"
 WEIGHTS = f"layout,fold-constants,quantize-weights{{}},pack-weights,{LOWERED}"
 INT8 = WEIGHTS.replace("{}", "{group=24 in-kernel=true}")
 INT4 = WEIGHTS.replace("{}", "{bits=4 in-kernel=true}")

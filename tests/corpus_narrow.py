@@ -7,6 +7,7 @@ import numpy as np
 from corpus_products import attention, convolution, depthwise
 from corpus_rows import max_pool
 from kernel_builders import (
+    IN_KERNEL,
     LOWERED,
     MIXED,
     QUANTIZED,
@@ -159,6 +160,19 @@ NARROW: list[tuple[str, Builder]] = [
             *floats([1, 7, 2, 5], [1, 9, 2, 5], [1, 9, 2, 5], [1, 1, 1, 9]),
             passes=f"fuse-attention,mixed-precision,{LOWERED}",
         ),
+    ),
+    (
+        "bf16 dense in pairs, odd depth",
+        operator(lambda x: op.matmul(x, constant(13, 21)), *floats([2, 5, 13]), passes=IN_KERNEL),
+    ),
+    ("bf16 dense in pairs", operator(_narrow_chain, *floats([7, 40]), passes=IN_KERNEL)),
+    (
+        "bf16 convolution in pairs",
+        operator(_narrow_pair, *floats([2, 3, 11, 9]), passes=IN_KERNEL),
+    ),
+    (
+        "bf16 groups in pairs",
+        operator(_grouped(48), *floats([1, 6, 7, 9]), passes=IN_KERNEL),
     ),
     ("bf16 elementwise", operator(_gelu_sum, *bf16([3, 197], [197]))),
     ("bf16 copies", operator(lambda x: op.permute_dims(x, [0, 2, 1]), *bf16([3, 19, 40]))),

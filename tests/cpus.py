@@ -1,12 +1,13 @@
 """The CPUs that kernels are compiled for and run on."""
 
 from hybridc.compiler import target
+from hybridc.compiler.hardware.narrow import INSTRUCTIONS
 from hybridc.compiler.target import Target
 
 
 def _kernels_of(cpu: Target) -> tuple[float, ...]:
     """What kernels for a CPU depend on: its vectors, and its instructions for narrow types."""
-    return (cpu.vector_bits, *(cpu.faster(precision) for precision in target.NARROW))
+    return (cpu.vector_bits, *(cpu.faster(precision) for precision in INSTRUCTIONS))
 
 
 def _distinct() -> tuple[str, ...]:

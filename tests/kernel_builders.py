@@ -19,7 +19,11 @@ op: Any = relax.op
 
 LOWERED = "legalize,fuse"
 FAST = f"{LOWERED},fast-math"
-MIXED = f"layout,fold-constants,mixed-precision,pack-weights,{LOWERED}"
+# Activations of bfloat16 on any CPU; weights too, where that is faster.
+NARROW = "layout,fold-constants,mixed-precision{in-kernel=true}"
+MIXED = f"{NARROW},pack-weights,{LOWERED}"
+# Weights of bfloat16 that kernels widen.
+IN_KERNEL = f"{NARROW},pack-weights{{in-kernel=true}},{LOWERED}"
 QUANTIZED = f"integer-arithmetic,layout,fold-constants,pack-weights,{LOWERED}"
 PLANES = f"depthwise-planes,{LOWERED}"
 PACKED = f"layout,fold-constants,pack-weights,{LOWERED}"

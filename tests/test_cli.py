@@ -44,6 +44,12 @@ def test_what_an_option_takes_is_a_short_word(
     assert [word for word in taken if len(word) > 16 or word == "INTEGER RANGE"] == []
 
 
+def test_a_group_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for call in ([], ["log"]):
+        assert entry.run(call) == 0
+        assert "Commands:" in capsys.readouterr().out
+
+
 def test_help_needs_no_heavy_library() -> None:
     code = (
         "import sys; from hybridc.cli.main import run; run(['--help']); "
@@ -123,7 +129,12 @@ def test_verbs_are_listed_with_whole_sentences(
         (["tune", "m.onnx", "--caches", "hot"], "warm"),
         (["tune", "m.onnx", "--log", "mysql://here"], "postgresql"),
         (["bench", "m.onnx", "--seconds", "-1"], "--seconds"),
+        (["bench", "m.onnx", "--seconds", "nan"], "--seconds must be a number of seconds, got nan"),
         (["tune", "no-such-model.onnx"], "no-such-model.onnx"),
+        (["log", "expert", "a.jsonl"], "no verb is named 'log expert'; did you mean 'export'?"),
+        (["log", "zzz"], "no verb is named 'log zzz'; known: explain-miss, export, gc"),
+        (["opt", "--pipeline", "default", "m.onnx"], "TVMScript: it has no @I.ir_module"),
+        (["log", "ls", "--log", "m.onnx"], "tuning log m.onnx is empty; `hybridc tune MODEL`"),
         (["compile", "m.onnx", "--budget", "soon"], "5ms"),
         (["compile", "m.onnx", "--trials", "4", "--frozen"], "leave out trials"),
     ],

@@ -21,6 +21,14 @@ CALLS = {
     "compile here.onnx -o nosuch/a.hyb": "there is no folder nosuch",
     "compile here.onnx --report .": "this is a folder",
     "compile here.onnx -o /proc/a.hyb": "-o /proc/a.hyb: cannot write there: ",
+    "compile here.onnx -o here.onnx": "-o here.onnx: this is MODEL; name another file",
+    "compile here.onnx -o x/../here.onnx": "-o x/../here.onnx: this is MODEL",
+    "compile here.onnx -o a.hyb --report a.hyb": "--report a.hyb: this is -o; name another file",
+    "compile here.onnx --report here.onnx": "--report here.onnx: this is MODEL",
+    "report a.hyb -o a.hyb": "--output a.hyb: this is ARTIFACT",
+    "reduce here.onnx --fails false -o here.onnx": "-o here.onnx: this is MODEL",
+    "bisect here.onnx -o here.onnx": "-o here.onnx: this is MODEL",
+    "compile here.onnx --plugin x": "--plugin x: not a file",
     "compile here.onnx -o /dev/null": "-o /dev/null: not a regular file",
     "bisect here.onnx -o /proc/a.py": "-o /proc/a.py: cannot write there: ",
     "bisect here.onnx -o nosuch/a.py": "there is no folder nosuch",
@@ -82,6 +90,7 @@ json.dump(found, sys.stdout)
 
 def test_bad_input_is_told_before_anything_slow_is_imported(tmp_path: Path) -> None:
     (tmp_path / "here.onnx").write_bytes(b"")
+    (tmp_path / "x").mkdir()
     (tmp_path / "notes.txt").write_text("something else")
     (tmp_path / "wrong.toml").write_text('stratgy = "fusion"')
     (tmp_path / "broken.toml").write_text("strategy = ")

@@ -105,3 +105,9 @@ def test_opt_check_catches_a_pass_that_changes_the_result(
     call = ["opt", "--pipeline", "drop-relu", "--plugin", str(plugin), "--check", str(script)]
     assert entry.run(call) == 1
     assert_error(capsys, "output 0 changed by up to")
+
+
+def test_what_is_no_text_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ir.py").write_bytes(b"\xff\xfe")
+    assert entry.run(["opt", "--pipeline", "legalize", str(tmp_path / "ir.py")]) == 2
+    assert_error(capsys, "ir.py is not a Relax module in TVMScript: no text")

@@ -124,21 +124,25 @@ def network(groups: int = 1) -> Any:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
+# What a file may take of that in fp32; sums of 16 bits are no faster with AVX2 than those of fp32.
+STORED = {"int8-weights": 0.3, "int4-weights": 0.2, "bf16": 0.52, "fp16": 0.52}
+
+
 @pytest.mark.parametrize("groups", [1, 2, 16])
-@pytest.mark.parametrize("dtype", ["int8-weights", "int4-weights"])
+@pytest.mark.parametrize("dtype", STORED)
 def test_a_network_is_stored_in_few_bits_and_runs_like_one_of_fp32(
     dtype: str, groups: int, tmp_path: Path
 ) -> None:
     source = network(groups)
-    made = driver.compile_source(source, Options(dtype=dtype)).artifact
-    full = driver.compile_source(source, Options(dtype="fp32")).artifact
+    made = driver.compile_source(source, Options(dtype=dtype, target="avx2")).artifact
+    full = driver.compile_source(source, Options(dtype="fp32", target="avx2")).artifact
     assert any(few.side for few in made.compressed.values())
     filters = [[w.shape for w in each.weights.values() if w.ndim > 3] for each in (made, full)]
     assert filters[0] == filters[1]
     given = sum(4 * np.prod(each.dims) for each in source.graph.initializer)
     merged = 4 * 64 * 64 * 9 / (2 if groups == 2 else 1) if groups > 1 else 0
     few = sum(array.nbytes for array in made.stored().values())
-    assert few < (given + merged) * (0.3 if dtype == "int8-weights" else 0.2)
+    assert few < (given + merged) * STORED[dtype]
     made.save(tmp_path / "m.hyb")
     loaded = Artifact.load(tmp_path / "m.hyb")
     assert list(loaded.weights) == list(made.weights)
@@ -156,16 +160,17 @@ def test_a_network_is_stored_in_few_bits_and_runs_like_one_of_fp32(
     assert (tmp_path / "again.hyb").read_bytes() == (tmp_path / "m.hyb").read_bytes()
 
 
-@pytest.mark.parametrize("dtype", ["int8-weights", "int4-weights"])
+@pytest.mark.parametrize("dtype", STORED)
 def test_a_limit_on_memory_leaves_products_packed(dtype: str) -> None:
     source, contract = network(), Contract(max_memory="1GB")
-    loose = driver.compile_source(source, Options(dtype=dtype))
-    tight = driver.compile_source(source, Options(dtype=dtype, contract=contract))
+    loose = driver.compile_source(source, Options(dtype=dtype, target="avx2"))
+    tight = driver.compile_source(source, Options(dtype=dtype, target="avx2", contract=contract))
     products = [
         [w for w in each.artifact.weights.values() if w.ndim == 3 and w.dtype == np.float32]
         for each in (loose, tight)
     ]
-    assert [len(each) for each in products] == [2, 0]
+    assert products[0]
+    assert not products[1]
     used = [each.report.memory for each in (loose, tight)]
     assert used[0]
     assert used[1]
@@ -180,6 +185,18 @@ def compressed() -> Artifact:
         known[f"few{bits}"] = held(weight, quantized, _in_blocks, 2)
     weights = {name: made for name, (made, _) in known.items()}
     return make(weights=weights, compressed={name: found for name, (_, found) in known.items()})
+
+
+def halved() -> Artifact:
+    """An artifact of which a weight, transformed for Winograd's tiles, is held in 16 bits."""
+    known: compression.Known = {}
+    weight = np.random.default_rng(0).standard_normal((16, 3, 3, 5)).astype(np.float16)
+    wide = compression.widened(known, weight)
+    made = transform_filter(_in_blocks(wide), 2)
+    compression.follow(known, wide, _in_blocks, made, 2)
+    found = compression.of(known, made)
+    assert found is not None
+    return make(weights={"few16": made}, compressed={"few16": found})
 
 
 def _in_blocks(array: Array) -> Array:
@@ -209,6 +226,17 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], tmp_path: Path) ->
     _refused(manifest, artifact, tmp_path)
 
 
+@pytest.mark.parametrize("change", [{"bits": 8}, {"side": 3}, {"side": None}, {"name": "few2"}])
+def test_halves_that_do_not_fit_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    artifact = halved()
+    artifact.save(tmp_path / "whole.hyb")
+    (loaded,) = Artifact.load(tmp_path / "whole.hyb").weights.values()
+    np.testing.assert_array_equal(loaded, artifact.weights["few16"])
+    manifest = artifact.manifest()
+    manifest["compressed"][0] |= change
+    _refused(manifest, artifact, tmp_path)
+
+
 def test_a_weight_that_is_not_there_is_refused(tmp_path: Path) -> None:
     artifact = compressed()
     manifest = artifact.manifest()
@@ -225,5 +253,5 @@ def _refused(manifest: dict[str, Any], artifact: Artifact, folder: Path) -> None
     }
     with (folder / "m.hyb").open("w+b") as stream:
         archive.write(stream, manifest, members)
-    with pytest.raises(ArtifactError, match=r"describes no weights by .*few[28]"):
+    with pytest.raises(ArtifactError, match=r"describes no weights by .*few(2|8|16)"):
         Artifact.load(folder / "m.hyb")

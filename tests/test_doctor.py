@@ -5,6 +5,7 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,10 +33,17 @@ def pretend(monkeypatch: pytest.MonkeyPatch, package: str, release: str | None) 
     monkeypatch.setattr(packages, "version", pretended)
 
 
+def answer(monkeypatch: pytest.MonkeyPatch, **given: object) -> None:
+    """Let TVM's start find this."""
+    told = {"version": "0", "threads": 64, "named": "znver4", "cpu": "znver4", "attributes": []}
+    text = json.dumps({**told, **given})
+    monkeypatch.setattr(doctor, "_PROBE", f"print({text!r})")
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """TVM's start takes seconds; the tests that want it put the real probe back."""
-    monkeypatch.setattr(doctor, "_PROBE", 'print(\'{"version": "0", "threads": 64}\')')
+    answer(monkeypatch)
 
 
 def test_this_installation_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +95,7 @@ def test_a_tvm_that_does_not_start_is_bad(probe: str, monkeypatch: pytest.Monkey
 
 def test_threads_that_are_left_idle_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "cores", lambda: 8)
-    monkeypatch.setattr(doctor, "_PROBE", 'print(\'{"version": "0", "threads": 4}\')')
+    answer(monkeypatch, threads=4)
     check = found("threads")
     assert (check.status, check.found) == ("note", "TVM takes 4 of 8 cores")
 
@@ -105,12 +113,52 @@ def test_an_old_cpu_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found("cpu").status == "note"
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "for znver4"),
+        (
+            {"named": "emeraldrapids", "cpu": "emeraldrapids", "attributes": ["-amx-tile"]},
+            "for emeraldrapids, without what this host does not offer: amx-tile",
+        ),
+        (
+            {"named": "generic", "cpu": "x86-64-v3", "attributes": ["+avxvnni", "+vaes"]},
+            "for x86-64-v3 with avxvnni, vaes (LLVM does not know this CPU, and calls it generic)",
+        ),
+    ],
+)
+def test_for_which_cpu_code_is_generated(
+    given: dict[str, object], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(monkeypatch, **given)
+    assert (found("code").status, found("code").found) == ("ok", told)
+
+
+def test_caches_that_the_system_does_not_tell_of_are_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "_CPUS", tmp_path)
+    check = found("caches")
+    assert check.status == "note"
+    assert check.found.endswith("does not tell of L1, L2, L3, and usual sizes are assumed")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
     monkeypatch.setenv("HYBRIDC_CACHE", str(locked / "cache"))
     assert found("cache").status == "note"
+
+
+def test_a_temporary_folder_that_code_cannot_be_loaded_from_is_bad(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert found("temporary").status == "ok"
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+    check = found("temporary")
+    assert (check.status, "noexec" in check.found) == ("bad", True)
+    assert check.advice == "set TMPDIR to a folder on another file system"
 
 
 def test_the_verb_leaves_with_2_when_something_is_broken(

@@ -135,6 +135,22 @@ def test_external_data_through_a_linked_directory(tmp_path: Path) -> None:
         load(path)
 
 
+def test_a_model_and_its_data_may_be_links_into_one_directory(tmp_path: Path) -> None:
+    """So a model hub's cache keeps them, under the digests of their contents."""
+    path = external(tmp_path, "w.bin", offset=64)
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "main"
+    blobs.mkdir()
+    snapshot.mkdir(parents=True)
+    for number, file in enumerate((path, path.parent / "w.bin")):
+        file.rename(blobs / f"{number}")
+        (snapshot / file.name).symlink_to(f"../../blobs/{number}")
+    check(load(snapshot / path.name))
+    (snapshot / "w.bin").unlink()
+    (snapshot / "w.bin").symlink_to("../../secret")
+    with pytest.raises(ModelError, match="links out of the model's directory"):
+        load(snapshot / path.name)
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -133,9 +133,12 @@ def test_operators_defined_by_others_are_expanded(make: Callable[[], Any]) -> No
 
 
 @pytest.mark.parametrize("mode", ["half_pixel", "output_half_pixel"])
-@pytest.mark.parametrize(("density", "scale"), [(1, 1.0), (2, 0.5), (3, 1.7)])
-def test_maxima_of_regions(mode: str, density: int, scale: float) -> None:
-    options: dict[str, Any] = {"coordinate_transformation_mode": mode, "mode": "max"}
+@pytest.mark.parametrize("pooled", ["max", "avg"])
+@pytest.mark.parametrize(("density", "scale"), [(1, 1.0), (2, 0.5), (3, 1.7), (0, 0.5), (0, 1.7)])
+def test_regions_of_images(mode: str, pooled: str, density: int, scale: float) -> None:
+    if pooled == "max" and not density:
+        pytest.skip("as many samples as a region has pixels: of averages alone")
+    options: dict[str, Any] = {"coordinate_transformation_mode": mode, "mode": pooled}
     options |= {"output_height": 3, "output_width": 2, "sampling_ratio": density}
     model = build(
         [node("RoiAlign", "x r i", "y", spatial_scale=scale, **options)],

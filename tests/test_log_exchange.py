@@ -14,6 +14,7 @@ from tvm import te
 from tvm.s_tir import Schedule, meta_schedule
 from tvm.s_tir.meta_schedule.database import JSONDatabase, TuningRecord
 
+from hybridc.compiler import target as targets
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.log import access, exchange
 from hybridc.compiler.log import keys as log_keys
@@ -189,6 +190,11 @@ def test_a_cpu_that_tvm_tells_feature_by_feature_is_one_of_its_own(tmp_path: Pat
             added = exchange.load(log, tmp_path / folder)
             assert (added.new, added.faults.reasons) == (4, [])
         assert len({each.target for each in log.records()}) == 2
+        known = {**CPU, "mattr": ["+avx512f"]}
+        tvm_database(tmp_path / "known", known)
+        exchange.load(log, tmp_path / "known")
+        wide = log_keys.of_target(targets.parse(json.dumps(known)))
+        assert wide.key in {each.target for each in log.records()}
 
 
 def test_a_database_that_two_writers_spoilt_gives_what_fits(tmp_path: Path) -> None:

@@ -95,6 +95,26 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
     },
     "shares": ([node("Softmax", "x", "y", axis=1)], [2, "n", 3], {}),
     "sums": ([node("CumSum", "x axis", "y")], [2, "n", 3], {"axis": np.array(1)}),
+    **{
+        f"sums of those before, {way}": (
+            [node("CumSum", "x axis", "y", exclusive=1, reverse=way == "back")],
+            [2, "n", "m"],
+            {"axis": np.array(1)},
+        )
+        for way in ("ahead", "back")
+    },
+    "marks": ([node("Hardmax", "x", "y", axis=1)], [2, "n", 3], {}),
+    "diagonal": ([node("EyeLike", "x", "e", k=1), node("Add", "x e", "y")], ["n", "m"], {}),
+    "tuples of each batch": (
+        [
+            node("Shape", "x", "shape", end=1),
+            node("Concat", "shape one", "sizes", axis=0),
+            node("Expand", "i sizes", "j"),
+            node("GatherND", "x j", "y", batch_dims=1),
+        ],
+        ["n", 3, 4],
+        {"i": np.array([[-1]]), "one": np.array([1])},
+    ),
     "turned": (
         [node("Transpose", "x", "t", perm=[2, 0, 1]), node("Concat", "t t", "y", axis=0)],
         [2, 3, "n"],
@@ -114,6 +134,43 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         IMAGE,
         SIZES,
     ),
+    "places as floats": (
+        [
+            node("Shape", "x", "shape"),
+            node("Gather", "shape last", "n"),
+            node("Cast", "n", "f", to=FLOAT),
+            node("Range", "zero f one", "r"),
+            node("Add", "x r", "y"),
+        ],
+        [2, "n"],
+        {"last": np.array(1), "zero": np.float32(0), "one": np.float32(1)},
+    ),
+    **{
+        f"sizes as floats by {name}": (
+            [
+                node("Shape", "x", "shape"),
+                node("Cast", "shape", "floats", to=FLOAT),
+                node(operator, "floats by", "parts"),
+                node(name, "parts", "whole"),
+                node("Cast", "whole", "ends", to=INT64),
+                node("Slice", "x zeros ends", "y"),
+            ],
+            ["n", 3, "m"],
+            {"by": np.array([by, 1, by], np.float32), "zeros": np.array([0, 0, 0])},
+        )
+        for operator, name, by in (("Mul", "Floor", 0.75), ("Div", "Ceil", 4))
+    },
+    **{
+        f"back along an open axis from {start} by {step}": (
+            [node("Slice", "x start stop axis step", "y")],
+            [3, "n"],
+            {
+                **{"start": np.array([start]), "stop": np.array([stop])},
+                **{"axis": np.array([1]), "step": np.array([step])},
+            },
+        )
+        for start, stop, step in ((-1, -(2**63), -1), (2**31, -9, -2), (5, 0, -1))
+    },
     "elements": (
         [
             node("TopK", "x two", "v i", axis=0, largest=0),

@@ -17,6 +17,7 @@ from hybridc.compiler.orchestration.stages import Stage
 FAST = Contract("5ms", min_accuracy={"cosine": 0.9})
 AVX2 = Options(contract=FAST, target="avx2", threads=1)
 WIDE = replace(AVX2, target='{"kind": "llvm", "mcpu": "cooperlake"}')
+OLD = '{"kind": "llvm", "mcpu": "x86-64-v2"}'
 # Convolutions; one row of a large language model, which reads 4 GB of weights.
 BUSY = Facts((Operator("nn.conv2d", CONVOLUTION, 1e11, 4e6, 1e7, 1e7),), ROOFS)
 WAITS = Facts((Operator("matmul", PRODUCT, 2e9, 4e9, 1e4, 1e4),), ROOFS)
@@ -32,8 +33,18 @@ def test_what_cannot_be_faster_is_vain() -> None:
     assert hopeful(replace(AVX2, calibration=data), BUSY) == ["int8", "int8-dynamic"]
     assert hopeful(replace(WIDE, calibration=data), BUSY) == ["bf16", "int8", "int8-dynamic"]
     assert hopeful(AVX2, None) == ["int8", "int8-dynamic"]
-    waiting = ["fp16", "int8-weights", "int8", "int8-dynamic", "int4-weights"]
+    waiting = ["bf16", "fp16", "int8-weights", "int8", "int8-dynamic", "int4-weights"]
     assert hopeful(replace(AVX2, calibration=data), WAITS) == waiting
+
+
+def test_slow_pairs_gain_by_smaller_weights_alone() -> None:
+    slow = replace(AVX2, target='{"kind": "llvm", "mcpu": "sapphirerapids"}')
+    assert hopeful(slow, BUSY) == ["int8", "int8-dynamic"]
+    assert prospects.vain("bf16", slow, BUSY) == "no faster: calls do not wait for the weights"
+    assert {"bf16", "fp16"} <= set(hopeful(slow, WAITS))
+    assert prospects.vain("fp16", replace(AVX2, target=OLD), WAITS).endswith("fp16 needs f16c")
+    probed = replace(slow, target=slow.target[:-1] + ', "machine": {"bf16": 2.0}}')
+    assert "bf16" in hopeful(probed, BUSY)
 
 
 def test_leaving_out_what_finds_nothing_is_vain() -> None:

@@ -1,16 +1,22 @@
 """Temporary folders: removed by their process, or by the next sweep after it was killed."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from hybridc.compiler import target
+from hybridc.compiler.building import build
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.filesystem import scratch
+from hybridc.compiler.runtime import loading
 from hybridc.compiler.tuning.pool import Pool
 
 OWNER = """
@@ -79,3 +85,49 @@ def test_what_a_tuning_starts_has_its_temporary_files_in_the_folder(place: Path)
         pool: Any = opened
         assert pool._processes._environment["TMPDIR"] == str(pool.folder)
     assert not list(place.iterdir())
+
+
+def test_a_place_that_code_cannot_be_loaded_from_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hardened systems mount /tmp so."""
+    scratch.check_code()
+    status = SimpleNamespace(f_flag=os.ST_NOEXEC, f_blocks=0, f_bavail=0, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: status)
+    with pytest.raises(InputError, match=f"{place} is mounted noexec.* set TMPDIR to"):
+        scratch.check_code()
+    with pytest.raises(InputError, match="noexec"):
+        loading.library(b"code")
+    with pytest.raises(InputError, match="noexec"):
+        Pool(1)
+    assert not list(place.iterdir())
+
+
+def test_a_place_without_room_for_code_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LLVM ends the process that finds no room, and candidates would be recorded as crashes."""
+    scratch.check_space()
+    status = SimpleNamespace(f_flag=0, f_blocks=0, f_bavail=10, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: status)
+    scratch.check_space()  # a file system that does not tell its size
+    status.f_blocks = 100
+    for fails in (
+        scratch.check_space,
+        lambda: Pool(1),
+        build.Begun(None, {}, target.parse("avx2")).finish,
+    ):
+        with pytest.raises(InputError, match=f"{place} has 40.96 kB left.* set TMPDIR to another"):
+            fails()
+    assert not list(place.iterdir())
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
+    with pytest.raises(InputError, match=r"files may have 1 kB at most \(ulimit -f\)"):
+        scratch.check_space()
+
+
+def test_a_place_whose_name_is_no_text_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TVM takes none."""
+    monkeypatch.setattr(tempfile, "tempdir", os.fsdecode(b"/tmp/caf\xe9"))
+    for check in (scratch.check_code, scratch.check_space):
+        with pytest.raises(InputError, match="a name that is not UTF-8: set TMPDIR"):
+            check()

@@ -74,15 +74,23 @@ def test_slices_of_data(opset: int, computed: bool) -> None:
     check(load(slices(SOME, opset, computed)[0]))
 
 
-def test_slices_by_attributes() -> None:
+@pytest.mark.parametrize("rows", [2, "n"])
+def test_slices_by_attributes(rows: int | str) -> None:
     """As before opset 10, without steps."""
     places = list(product((0, 2, -1, -5, -6, FEWEST), (4, 5, -1, -6, MOST, LARGEST)))
     nodes = [
         node("Slice", "x", f"y{index}", starts=[start], ends=[end], axes=[1])
         for index, (start, end) in enumerate(places)
     ]
-    outputs = [(f"y{index}", FLOAT, None) for index in range(len(places))]
-    check(load(build(nodes, [("x", FLOAT, [2, EXTENT])], outputs, opset=9, ir_version=4)))
+    nodes.append(node("Slice", "x", "front", starts=[0, 1], ends=[2, 3]))
+    outputs = [(each.output[0], FLOAT, None) for each in nodes]
+    given = [("x", FLOAT, [rows, EXTENT])]
+    model = build(nodes, given, outputs, opset=9, ir_version=4)
+    artifact = driver.compile_source(model, Options(threads=1, verify="off")).artifact
+    feed = {"x": np.arange(2 * EXTENT, dtype=np.float32).reshape(2, EXTENT)}
+    answers = InferenceSession(artifact, 1).run(None, feed)
+    for made, got, right in zip(nodes, answers, runtime(model, feed), strict=True):
+        np.testing.assert_array_equal(got, right, str(made))
 
 
 @pytest.mark.parametrize("shape", [["n", EXTENT], [2, "n"]])

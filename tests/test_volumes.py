@@ -53,3 +53,65 @@ def test_convolutions_of_volumes(
     operator = "ConvTranspose" if transposed else "Conv"
     nodes = [node(operator, "x w", "c", **attributes), node("Relu", "c", "y")]
     agree(model(nodes, feed, {"w": noise(weight)}), feed, "cpu", None)
+
+
+@settings(FEW, max_examples=8)
+@given(
+    batch=st.integers(1, 2),
+    groups=st.sampled_from([1, 2, 5]),
+    channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    size=triple(1, 6),
+    along=st.tuples(st.integers(2, 4), st.integers(1, 3), st.integers(1, 2)),
+    pads=st.tuples(*[st.integers(0, 2)] * 2),
+)
+def test_windows_of_one_pixel_move_along_the_depth(
+    batch: int,
+    groups: int,
+    channels: tuple[int, int],
+    size: tuple[int, ...],
+    along: tuple[int, int, int],
+    pads: tuple[int, int],
+) -> None:
+    (window, stride, dilation), (inputs, outputs) = along, channels
+    assume(size[0] + sum(pads) >= dilation * (window - 1) + 1)
+    attributes = dict(
+        strides=(stride, 1, 1),
+        dilations=(dilation, 1, 1),
+        pads=(pads[0], 0, 0, pads[1], 0, 0),
+        group=groups,
+    )
+    feed = {"x": noise((batch, inputs * groups, *size))}
+    nodes = [node("Conv", "x w", "c", **attributes), node("Relu", "c", "y")]
+    weights = {"w": noise((outputs * groups, inputs, window, 1, 1))}
+    agree(model(nodes, feed, weights), feed, "cpu", None)
+
+
+@settings(FEW, max_examples=8)
+@given(
+    channels=st.integers(2, 20),
+    size=triple(3, 7),
+    window=triple(1, 3),
+    strides=triple(1, 2),
+    dilation=st.integers(1, 2),
+    pads=st.tuples(*[st.integers(0, 2)] * 6),
+)
+def test_channels_of_volumes_convolved_alone(
+    channels: int,
+    size: tuple[int, ...],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilation: int,
+    pads: tuple[int, ...],
+) -> None:
+    dilations = (dilation, 1, 1)
+    reach = [d * (w - 1) + 1 for d, w in zip(dilations, window, strict=True)]
+    assume(all(size[i] + pads[i] + pads[3 + i] >= reach[i] for i in range(3)))
+    attributes = dict(strides=strides, dilations=dilations, pads=pads, group=channels)
+    feed = {"x": noise((2, channels, *size))}
+    nodes = [node("Conv", "x w b", "c", **attributes), node("Relu", "c", "y")]
+    agree(
+        model(nodes, feed, {"w": noise((channels, 1, *window)), "b": noise((channels,))}),
+        feed,
+        "cpu",
+        None,
+    )

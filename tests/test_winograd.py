@@ -58,6 +58,16 @@ def test_convolution_of_any_size(
         check(proto, {"x": x}, cpu, "winograd-conv2d")
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
+def test_weights_whose_sums_are_no_numbers_are_left_to_a_direct_convolution(value: float) -> None:
+    """All of a tile would be NaN, where most of it is a number."""
+    x, w = noise(1, 4, 8, 8), noise(8, 4, 3, 3)
+    w[3, 2, 1, 0] = value
+    proto = one_node("Conv", {"x": x}, {"w": w})
+    with patch.object(winograd_cost, "choices", lambda *_: (Choice(4, 0),)):
+        check(proto, {"x": x}, "cpu", "conv2d")
+
+
 @pytest.mark.parametrize(
     ("shape", "columns", "side"),
     [

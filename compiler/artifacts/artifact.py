@@ -28,7 +28,7 @@ from hybridc.compiler.model import Array, Region, TensorSpec
 from hybridc.compiler.offload import calls
 from hybridc.compiler.offload.calls import Offload
 from hybridc.compiler.quantization import compression
-from hybridc.compiler.quantization.compression import Compressed
+from hybridc.compiler.quantization.compression import Compressed, Halves
 
 # What the members mean, without regions and with them; the container has a version of its own.
 # The third has machine code of a GPU besides, as a tensor of bytes under a name of its own; the
@@ -87,7 +87,9 @@ class Artifact:
     device: bytes = field(default=b"", repr=False)
     offloads: tuple[Offload, ...] = field(default=(), repr=False)
     plugins: tuple[Path, ...] = field(default=(), repr=False)
-    compressed: Mapping[str, Compressed] = field(default_factory=dict[str, Compressed], repr=False)
+    compressed: Mapping[str, Compressed | Halves] = field(
+        default_factory=dict[str, Compressed | Halves], repr=False
+    )
 
     def manifest(self) -> dict[str, Any]:
         """The artifact's description as JSON data; `save` adds the digests of the members."""

@@ -41,6 +41,23 @@ overrides the configuration. The file's name ends in `.toml`, or in `.yaml` or `
 command line, lists are separated by commas (`--order bf16,tuned`), and tables are given by
 repeating the option (`--weights neural=0.6`).
 
+A **target as JSON** describes a CPU in the words of TVM, where no name does: `--target '{"kind":
+"llvm", "mcpu": "skylake-avx512", "mattr": ["-avx512f"]}'`.
+
+| key | meaning |
+|---|---|
+| `kind` | `llvm` |
+| `mcpu` | LLVM's name of the CPU; default: this host's, as for `cpu` |
+| `mattr` | instruction sets that code may use besides (`+avx512vnni`) or must not (`-avx512f`) |
+| `num-cores` | number of threads, which `--threads` overrides |
+| `caches` | sizes of the L1, L2 and L3 caches in bytes; default: this host's |
+| `machine` | how fast a core is, as `hybridc doctor --probe` measures it |
+
+`hybridc inspect --json` shows these facts of an artifact under `target`, with `cpu` for `mcpu` and
+`threads` for `num-cores`. For the target `cpu`, code uses what this host offers, whatever LLVM
+knows of the CPU's name: a hypervisor may hide instruction sets, and LLVM may not know a new CPU.
+`hybridc doctor` says what code is generated for.
+
 [Strategies](strategies.md) explains strategies, modes and components, and [contracts](contract.md)
 the limits.
 

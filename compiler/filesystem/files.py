@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,14 +39,20 @@ def replacing(path: Path) -> Generator[BinaryIO]:
     _sync_directory(path.parent)
 
 
-def check_place(option: str, path: Path, example: str) -> None:
-    """Raise InputError if no file can be written to `path`, before anything takes time."""
+def check_place(option: str, path: Path, example: str, others: Mapping[str, Path] = {}) -> None:
+    """Raise InputError if no file can be written to `path`, before anything takes time.
+
+    Nor may it be one of the `others`, which it would overwrite.
+    """
     if path.is_dir():
         raise InputError(f"{option} {path}: this is a folder; name a file, such as {example}")
     if path.exists() and not path.is_file():
         raise InputError(f"{option} {path}: not a regular file")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}")
+    for name, other in others.items():
+        if path == other or (path.exists() and other.exists() and path.samefile(other)):
+            raise InputError(f"{option} {path}: this is {name}; name another file")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass

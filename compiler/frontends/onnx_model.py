@@ -18,6 +18,7 @@ from hybridc.compiler.frontends.onnx_graph import (
     training,
 )
 from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, read
+from hybridc.compiler.frontends.onnx_graph.origin import is_of_torch
 from hybridc.compiler.frontends.onnx_graph.writer import opset_of
 from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, fold
@@ -60,7 +61,7 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
         name=file.name,
         module=module,
         inputs=_drawable(file, static, [found.specs[value.name] for value in file.inputs()]),
-        outputs=_declared(file, [_unless_opaque(spec, found.specs) for spec in outputs]),
+        outputs=_outputs(file, [_unless_opaque(spec, found.specs) for spec in outputs]),
         reference=OnnxReference(source),
         notes=_notes(file, static, found.regions),
         regions=found.regions,
@@ -92,7 +93,7 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
         name=file.name,
         module=module,
         inputs=spans.with_spans(found, static.proto.graph, static.shape),
-        outputs=_declared(
+        outputs=_outputs(
             file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
         ),
         reference=OnnxReference(source),
@@ -138,6 +139,17 @@ def _declared(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, 
     )
 
 
+def _outputs(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Specs of outputs.  Raises ModelError where one is of another type than the file declares."""
+    made = _declared(file, specs)
+    for value, spec in zip(file.proto.graph.output, made, strict=True):
+        if isinstance(spec, OpaqueSpec) or not value.type.tensor_type.elem_type:
+            continue
+        if (wanted := dtype_of(value)) != spec.dtype:
+            raise ModelError(f"output {spec.name!r} is declared {wanted}, and is {spec.dtype}")
+    return made
+
+
 def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     """Make a graph static and expand the operators that ONNX defines by others.
 
@@ -152,7 +164,9 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     functions.leave_out_shadowed(proto)
     _say_one_sided(proto)
     proto = quantized.written_out(training.written_out(proto))
-    proto = operators.expand_all(fold(proto).proto, lambda made: fold(made).proto)
+    # What torch exported need not run in ONNX Runtime.
+    first = fold(proto, strict=not is_of_torch(proto)).proto
+    proto = operators.expand_all(first, lambda made: fold(made).proto)
     static = fold(proto)
     same_padding.write_out(static.proto.graph.node, static.types)
     carried = sub_byte.carried(static.proto, static.types)
@@ -195,7 +209,7 @@ def dtype_of(value: Proto) -> str:
     try:
         return str(onnx.helper.tensor_dtype_to_np_dtype(kind))
     except KeyError:
-        raise ModelError(f"input {value.name!r} has an unknown element type {kind}") from None
+        raise ModelError(f"tensor {value.name!r} has an unknown element type {kind}") from None
 
 
 def _notes(file: OnnxFile, static: StaticGraph, regions: Sequence[Region]) -> tuple[str, ...]:

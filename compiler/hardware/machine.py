@@ -25,7 +25,9 @@ class Machine:
     `fma_per_cycle` are vector multiply-adds of the target's widest registers: 2 on most CPUs, 1 of
     512 bits on Zen 4.  `hertz` are cycles a second while it does so.  The bytes are those that
     streaming loads get from each level.  `parallel_cycles` pass from the start of a parallel region
-    to its end when the tasks do nothing: waking the other threads and waiting for them.
+    to its end when the tasks do nothing: waking the other threads and waiting for them.  `bf16` are
+    products of bfloat16 by the CPU's own instruction in the time of one in fp32; None where nobody
+    measured them, or there is no instruction.
 
     The defaults are those of a current server CPU with wide vectors.  What matters is the ratio of
     arithmetic to memory, and that errs to the side of memory that keeps up.
@@ -39,6 +41,7 @@ class Machine:
     dram_bytes_per_cycle: float = 4.0
     parallel_cycles: float = 5_000.0
     measured: bool = False
+    bf16: float | None = None
 
     def text(self) -> str:
         """`3.66 GHz, 1 vector multiply-adds a cycle, …`: what the doctor tells."""
@@ -86,6 +89,8 @@ def unprobed(cpu: str, vector_bits: int) -> Machine:
 def from_json(data: object) -> Machine:
     """Read what `to_json` wrote.  Raises InputError for anything else."""
     speeds = [field.name for field in fields(Machine) if field.name != "measured"]
+    if isinstance(data, Mapping) and data.get("bf16", 0) is None:
+        data = {name: value for name, value in data.items() if name != "bf16"}
     if not isinstance(data, Mapping) or not set(data) <= {*speeds, "measured"}:
         raise InputError(f"a machine is described by {', '.join(speeds)}, not by {data!r:.80}")
     for name in speeds:

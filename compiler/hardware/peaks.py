@@ -6,6 +6,7 @@ cache directory.  Rooflines and `hybridc doctor --probe` use them.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,9 @@ class Peaks:
         return ", ".join([*parts, f"{self.bandwidth / 1e9:.1f} GB/s from memory"])
 
     def rate(self, precision: str) -> float:
-        """Operations a second in a precision, or in fp32 where there are none of its own."""
+        """Operations a second in a precision: what is slower than fp32 is multiplied in that."""
         others = {"bf16": self.bf16, "int8": self.int8, "fp16": self.fp16, "tf32": self.tf32}
-        return others.get(precision) or self.flops
+        return max(others.get(precision) or 0.0, self.flops)
 
 
 def _scaled(rate: float) -> str:
@@ -75,9 +76,10 @@ def peaks(target: Target, *, fresh: bool = False) -> Peaks:
     found = measure(target)
     if watch.others() <= load.QUIET:
         kept = {**known, key: asdict(found)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as stream:
-            stream.write(json.dumps(kept, indent=2).encode())
+        with suppress(OSError):  # where nobody may write, they are measured again the next time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as stream:
+                stream.write(json.dumps(kept, indent=2).encode())
     return found
 
 

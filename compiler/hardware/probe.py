@@ -25,7 +25,8 @@ def probe(target: Target) -> tuple[Machine, float]:
 
 def measure(target: Target) -> Machine:
     """Run every kernel; figures are rounded to what repeats from one run to the next."""
-    multiply_adds = (kernels.flops(target) or 0.0) / (2 * target.lanes() * target.threads)
+    flops, pairs = kernels.flops(target) or 0.0, kernels.flops(target, "bfloat16")
+    multiply_adds = flops / (2 * target.lanes() * target.threads)
     clock = kernels.hertz(target)
     # A CPU has one unit or two, or half of one for its widest vectors.
     units = 2.0 ** min(1, max(-1, round(log2(multiply_adds / clock)))) if multiply_adds else 1.0
@@ -43,6 +44,7 @@ def measure(target: Target) -> Machine:
         dram_bytes_per_cycle=float(f"{dram:.2g}"),
         parallel_cycles=float(f"{region:.2g}"),
         measured=True,
+        bf16=max(0.5, round(2 * pairs / flops) / 2) if pairs and flops else None,
     )
 
 

@@ -7,7 +7,8 @@ from types import MappingProxyType
 from hybridc.compiler.anatomy.work import Operator
 from hybridc.compiler.cuda.gpu import Gpu
 from hybridc.compiler.hardware import peaks
-from hybridc.compiler.target import NARROW, Target
+from hybridc.compiler.hardware.narrow import INSTRUCTIONS
+from hybridc.compiler.target import Target
 
 FULL = "fp32"
 # Bytes a second from a GPU's L2 cache beside those from its memory; assumed, data sheets tell none.
@@ -94,16 +95,16 @@ def roofs(target: Target) -> Roofs:
     facts, known = target.machine, peaks.known(target)
     cores = target.threads * facts.hertz
     full = known.flops if known else 2 * target.lanes() * facts.fma_per_cycle * cores
-    rates = {FULL: full} | {name: full * target.faster(name) for name in NARROW}
+    rates = {FULL: full} | {name: full * target.faster(name) for name in INSTRUCTIONS}
     if known:
-        rates |= {p: rate for p in ("bf16", "int8") if (rate := getattr(known, p))}
+        rates |= {p: max(full, rate) for p in ("bf16", "int8") if (rate := getattr(known, p))}
     origin = "measured" if known or facts.measured else "assumed: nobody probed this machine"
     return Roofs(
         rates,
         known.bandwidth if known else facts.dram_bytes_per_cycle * cores,
         facts.l3_bytes_per_cycle * cores,
         target.l3,
-        tuple(p for p in NARROW if rates[p] <= full),
+        tuple(p for p in INSTRUCTIONS if rates[p] <= full),
         origin,
     )
 

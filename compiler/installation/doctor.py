@@ -6,7 +6,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import requires
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from packaging.requirements import Requirement
 from hybridc.compiler import settings
 from hybridc.compiler.cuda import driver, toolchain
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.filesystem import scratch
+from hybridc.compiler.filesystem.files import reason
 from hybridc.compiler.hardware import host
 from hybridc.compiler.installation.packages import installed, version_of
 from hybridc.compiler.text.tables import table
@@ -34,8 +37,12 @@ import json
 from hybridc.compiler.processes import tvm_alone
 tvm_alone.hide_torch()
 import tvm
+from hybridc.compiler import target
+from hybridc.compiler.hardware import instructions
 threads = tvm.get_global_func("runtime.NumThreads")()
-print(json.dumps({"version": tvm.__version__, "threads": threads}))
+found = {"version": tvm.__version__, "threads": threads, "named": instructions.system_cpu()}
+here = target.parse("cpu")
+print(json.dumps({**found, "cpu": here.cpu, "attributes": here.attributes}))
 """
 _PROBE_SECONDS = 120
 
@@ -64,6 +71,7 @@ def examine() -> list[Check]:
         _tools,
         _cuda,
         _cache,
+        _temporary,
     )
     return [found for check in checks for found in check()]
 
@@ -171,6 +179,18 @@ def _tvm() -> Iterator[Check]:
         yield Check("threads", "note", taken, "unset TVM_NUM_THREADS, or set it to use all cores")
     else:
         yield Check("threads", "ok", taken)
+    yield Check("code", "ok", _code(found["named"], found["cpu"], found["attributes"]))
+
+
+def _code(named: str, cpu: str, attributes: Sequence[str]) -> str:
+    """For which CPU code is generated, and why it is not the one that LLVM names."""
+    added, taken = (
+        ", ".join(each[1:] for each in attributes if each[0] == sign) for sign in ("+", "-")
+    )
+    text = f"for {cpu}{f' with {added}' if added else ''}"
+    if cpu != named:
+        text += f" (LLVM does not know this CPU, and calls it {named})"
+    return text + (f", without what this host does not offer: {taken}" if taken else "")
 
 
 def _cause(error: Exception) -> str:
@@ -186,7 +206,11 @@ def _cpu() -> Iterator[Check]:
     else:
         yield Check("cpu", "ok", found)
     l1, l2, l3 = (size // 2**10 for size in host.cache_sizes())
-    yield Check("caches", "ok", f"L1 {l1} KiB, L2 {l2} KiB, L3 {l3} KiB")
+    found = f"L1 {l1} KiB, L2 {l2} KiB, L3 {l3} KiB"
+    untold = [f"L{level}" for level in (1, 2, 3) if str(level) not in host.known_caches()]
+    if untold:
+        found += f"; the system does not tell of {', '.join(untold)}, and usual sizes are assumed"
+    yield Check("caches", "note" if untold else "ok", found)
 
 
 def _tools() -> Iterator[Check]:
@@ -221,3 +245,14 @@ def _cache() -> Iterator[Check]:
     else:
         advice = "set HYBRIDC_CACHE to a folder that you may write to"
         yield Check("cache", "note", f"{path} cannot be written to", advice)
+
+
+def _temporary() -> Iterator[Check]:
+    try:
+        scratch.check_code()
+        yield Check("temporary", "ok", tempfile.gettempdir())
+    except InputError as error:
+        found, _, advice = str(error).partition(": ")
+        yield Check("temporary", "bad", found, advice)
+    except OSError as error:
+        yield Check("temporary", "bad", reason(error), "set TMPDIR to a folder that can be written")

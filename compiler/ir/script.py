@@ -28,6 +28,8 @@ def read(text: str, name: str) -> IRModule:
     """
     import tvm
 
+    if "@" not in text:  # of which TVM's parser says something about its own insides
+        raise InputError(f"{name} is not a Relax module in TVMScript: it has no @I.ir_module")
     try:
         module = tvm.script.from_source(text)
     except Exception as error:  # the text is code, so anything can come out of it

@@ -9,7 +9,13 @@ from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.kernels.contractions import stored, widened
-from hybridc.compiler.kernels.packing import group_of, packed_index, round_up, whole_groups
+from hybridc.compiler.kernels.packing import (
+    group_in,
+    group_of,
+    packed_index,
+    round_up,
+    whole_groups,
+)
 from hybridc.compiler.kernels.tensor_expressions import (
     computed,
     counted,
@@ -21,29 +27,37 @@ from hybridc.compiler.kernels.tensor_expressions import (
 )
 from hybridc.compiler.model import Array
 
+_HALVES = ("float16", "bfloat16")
 
-def batch_matmul(
-    left: Sequence[int], right: Sequence[int], lanes: int, dtype: str, out_dtype: str = ""
+
+def batch_matmul(  # noqa: PLR0913, PLR0917 - shapes, how b is packed, and both types
+    left: Sequence[int],
+    right: Sequence[int],
+    lanes: int,
+    dtype: str,
+    out_dtype: str = "",
+    group: int = 0,
 ) -> PrimFunc:
     """`out[..., m, n] = sum_k a[..., m, k] * b[..., k, n]`; leading axes broadcast as in numpy.
 
-    The result has the type in which products are added up, or `out_dtype`.
+    The result has the type in which products are added up, or `out_dtype`.  A lane takes `group`
+    successive k, those of the type where none is given; one of 16 bits is widened beforehand.
     """
     depth, columns = left[-1], right[-1]
     b = tensor(right, "b", dtype)
-    packed = pack_columns(
-        b, (*right[:-2], depth, columns), lanes, lambda *i: b[*i[:-2], i[-2], i[-1]]
-    )
-    return _of_packed(left, (b, packed), (right[:-2], columns), (dtype, out_dtype))
+    group = group or group_of(dtype)
+    shape = (*right[:-2], depth, columns)
+    packed = pack_columns(b, shape, lanes, lambda *i: b[*i[:-2], i[-2], i[-1]], group=group)
+    return _of_packed(left, (b, packed), (right[:-2], columns), (dtype, out_dtype), group)
 
 
 def of_packed(
     left: Sequence[int], packed: Array, columns: int, dtype: str, out_dtype: str = ""
 ) -> PrimFunc:
     """The same for constant matrices, each of which `pack_matrix` packed: `[..., N / lanes, …]`."""
-    weight = tensor(packed.shape, "weight", packed.dtype.name)
-    batch = packed.shape[: packed.ndim - (3 if group_of(dtype) == 1 else 4)]
-    return _of_packed(left, (weight, weight), (batch, columns), (dtype, out_dtype))
+    weight, group = tensor(packed.shape, "weight", packed.dtype.name), group_in(packed)
+    batch = packed.shape[: packed.ndim - (3 if group == 1 else 4)]
+    return _of_packed(left, (weight, weight), (batch, columns), (dtype, out_dtype), group)
 
 
 def _of_packed(
@@ -51,6 +65,7 @@ def _of_packed(
     matrices: tuple[Any, Any],
     right: tuple[Sequence[int], int],
     types: tuple[str, str],
+    group: int,
 ) -> PrimFunc:
     """The kernel for a parameter, and what is `packed` of it or the parameter itself.
 
@@ -60,7 +75,6 @@ def _of_packed(
     batch = np.broadcast_shapes(tuple(left[:-2]), tuple(outer))
     rows, depth = left[-2:]
     a = tensor(left, "a", dtype)
-    group = group_of(dtype)
     lanes = int(packed.shape[len(outer) + 2])
     whole = whole_groups(a, group)
     k = reduced(int(whole.shape[-1]), "k")
@@ -118,15 +132,23 @@ def open_matmul(left: Sequence[Any], right: Sequence[Any]) -> PrimFunc:
     return finished([a, b, out])
 
 
-def pack_columns(
-    source: Any, shape: Sequence[int], lanes: int, element: Any, name: str = "pack"
+def pack_columns(  # noqa: PLR0913 - what is packed, and how
+    source: Any,
+    shape: Sequence[int],
+    lanes: int,
+    element: Any,
+    name: str = "pack",
+    *,
+    group: int = 0,
 ) -> Any:
     """Pack `element(*lead, k, n)` of shape `[..., K, N]` as `pack_matrix` does, zeros behind both.
 
-    Elements have the type of `source`; float16 becomes float32.
+    Elements have the type of `source`, whose `group` it is if no other is given; 16 bits that are a
+    group of their own become float32.
     """
     *lead, depth, columns = shape
-    group, half = group_of(str(source.dtype)), str(source.dtype) == "float16"
+    group = group or group_of(str(source.dtype))
+    half = group == 1 and str(source.dtype) in _HALVES
     held = "float32" if half else str(source.dtype)
     padded = round_up(columns, lanes) != columns or round_up(depth, group) != depth
 

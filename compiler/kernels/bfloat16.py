@@ -17,11 +17,10 @@ from tvm import tirx
 from tvm.ir.op import _ffi_api
 from tvm.ir.prim import expr as prim
 
+from hybridc.compiler.hardware.narrow import BF16
 from hybridc.compiler.target import Target
 
 BFLOAT16 = "bfloat16"
-# The instruction set with conversions and products of pairs.
-FEATURE = "avx512bf16"
 # The operator by which kernels round to bfloat16.
 OPERATOR = "tirx.hybridc_round_bfloat16"
 _BITS = 16
@@ -84,7 +83,7 @@ def round_bits(value: Any) -> Any:
 
 def functions(widths: Iterable[int], target: Target) -> str:
     """LLVM IR for `round_bits` on scalars (width 1) and vectors of these widths."""
-    body = _INSTRUCTION if FEATURE in target.features else _ARITHMETIC
+    body = _INSTRUCTION if BF16 in target.features else _ARITHMETIC
     return "".join(_function(body, width) for width in sorted(set(widths)))
 
 

@@ -66,20 +66,26 @@ class Conv2d:
 _ACCUMULATORS = {"bfloat16": "float32", "float16": "float32", "int8": "int32", "int16": "int32"}
 
 
-def dense(
-    shape: Sequence[int], packed: Array, columns: int, dtype: str, out_dtype: str = ""
+def dense(  # noqa: PLR0913, PLR0917 - shapes, weights, both types, and how x is read
+    shape: Sequence[int],
+    packed: Array,
+    columns: int,
+    dtype: str,
+    out_dtype: str = "",
+    wide: bool = False,
 ) -> PrimFunc:
     """`out[..., n] = sum_k x[..., k] * w[n, k]` for x of `shape` and weights `pack_matrix` made.
 
     The result has the type in which products are added up, or `out_dtype`.  The rows of all axes
-    of fixed size count as one.
+    of fixed size count as one.  Activations that meet pairs are `wide` if they become float32 once
+    and not at each use.
     """
     blocks, lanes = packed.shape[0], packed.shape[2]
     form = RowForm(tuple(shape[:-1]))
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", packed.dtype.name)
     group = group_in(packed)
-    whole = whole_groups(x, group)
+    whole = whole_groups(x, group, wide)
     k = reduced(int(whole.shape[-1]), "k")
 
     def element(row: Sequence[Any], n: Any) -> Any:
@@ -124,6 +130,7 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     conv: Conv2d,
     dtype: str,
     out_dtype: str = "",
+    wide: bool = False,
 ) -> PrimFunc:
     """2-D convolution of x `[N, H, W, C]` with weights that `pack_filter` made; see `dense`."""
     blocks, kernel_h, kernel_w, _, lanes = packed.shape[:5]
@@ -136,7 +143,7 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     group = group_in(packed)
     depth = packed.shape[3] * group
     channels = shape[-1] // conv.groups, depth
-    padded = once_widened(pad2d(x, conv.padding, channels, conv.fill), group)
+    padded = once_widened(pad2d(x, conv.padding, channels, conv.fill), 1 if wide else group)
     kh = reduced(kernel_h, "kh")
     kw = reduced(kernel_w, "kw")
     k = reduced(depth, "k")
@@ -168,19 +175,24 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     return finished([x, w, out])
 
 
-def depthwise_conv2d(
+def depthwise_conv2d(  # noqa: PLR0913, PLR0917 - shapes, attributes, and three types
     shape: Sequence[int],
     weight_shape: Sequence[int],
     conv: Conv2d,
     dtype: str,
     out_dtype: str = "",
+    weight_dtype: str = "",
 ) -> PrimFunc:
-    """Depthwise convolution of x `[N, H, W, C]`, weights `[KH, KW, O]`, O a multiple of C."""
+    """Depthwise convolution of x `[N, H, W, C]`, weights `[KH, KW, O]`, O a multiple of C.
+
+    Weights have the type of x, or int8 where that is uint8, if no other is given.
+    """
     kernel_h, kernel_w, outputs = weight_shape
     batch, height, width, channels = shape
     out_h, out_w = conv.output_size((height, width), (kernel_h, kernel_w))
     x = tensor(shape, "x", dtype)
-    w = tensor(weight_shape, "weight", "int8" if dtype == "uint8" else dtype)
+    held = weight_dtype or ("int8" if dtype == "uint8" else dtype)
+    w = tensor(weight_shape, "weight", held)
     padded = pad2d(x, conv.padding, fill=conv.fill)
     kh = reduced(kernel_h, "kh")
     kw = reduced(kernel_w, "kw")

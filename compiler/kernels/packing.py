@@ -48,6 +48,11 @@ def group_for(dtype: str, target: Target) -> int:
     return 2 if dtype == "int8" and not target.multiplies_bytes else group_of(dtype)
 
 
+def group_of_activations(dtype: str, target: Target) -> int:
+    """Successive k of two activations of this type that a lane takes at once; 1 in float32."""
+    return 1 if dtype == "bfloat16" and target.faster("bf16") == 1.0 else group_of(dtype)
+
+
 def pack_matrix(weight: Array, lanes: int, group: int = 0) -> Array:
     """Pack `[K, N]` by `lanes` 32-bit columns and `group` successive k, with zeros behind both.
 
@@ -106,19 +111,20 @@ def packed_index(block: tuple[Any, ...], k: Any, lane: Any, group: int) -> tuple
     return (*block, k, lane) if group == 1 else (*block, k // group, lane, k % group)
 
 
-def whole_groups(x: Any, group: int) -> Any:
+def whole_groups(x: Any, group: int, wide: bool = False) -> Any:
     """X with zeros behind its last axis up to a whole group, as packed weights have them.
 
-    It comes out as wide as `once_widened` makes it.
+    It comes out as wide as `once_widened` makes it, or in float32.
     """
     *lead, depth = extents(x)
+    held = 1 if wide else group
     if depth % group == 0:
-        return once_widened(x, group)
+        return once_widened(x, held)
 
     def element(*index: Any) -> Any:
         return tirx.if_then_else(index[-1] < depth, x[index], tirx.const(0, x.dtype))
 
-    return once_widened(computed((*lead, round_up(depth, group)), element, name="pad"), group)
+    return once_widened(computed((*lead, round_up(depth, group)), element, name="pad"), held)
 
 
 def once_widened(x: Any, group: int) -> Any:
@@ -126,7 +132,7 @@ def once_widened(x: Any, group: int) -> Any:
     bits = _LANE // group
     if _bits(str(x.dtype)) == bits:
         return x
-    dtype = f"float{bits}" if str(x.dtype).startswith("float") else f"int{bits}"
+    dtype = f"float{bits}" if "float" in str(x.dtype) else f"int{bits}"
     return computed(extents(x), lambda *i: x[i].astype(dtype), name=WIDEN)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.contractions import Conv2d, stored
 from hybridc.compiler.kernels.packing import packed_index, round_up
 from hybridc.compiler.kernels.tensor_expressions import (
     computed,
@@ -60,20 +60,21 @@ class _Grid:
         return (image * self.height + row // self.side) * self.width + column // self.side
 
 
-def conv2d(
+def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, tiles, and both types
     shape: tuple[Any, ...],
     packed: Array,
     columns: int,
     conv: Conv2d,
     tiles: int = 0,
+    types: tuple[str, str] = ("float32", ""),
 ) -> PrimFunc:
     """3x3 convolution of x `[N, H, W, C]`; weights `[tile, tile, O / lanes, C, lanes]`.
 
-    N may be open.  In float32; or of uint8 with weights of int16, packed by pairs of channels,
-    added up in int32.  Stages: `pixels`, `input_rows` and `input_transform` (B^T d B), `product`
-    (one matrix product for each of tile x tile positions), `output_rows` and `output_transform`
-    (A^T m A).  Products are made for `tiles` tiles where these are more than cover the output, so
-    that a schedule may take them in groups of equal size.
+    N may be open.  In float32, of x and with a result of these `types`; or of uint8 with weights of
+    int16, packed by pairs of channels, added up in int32.  Stages: `pixels`, `input_rows` and
+    `input_transform` (B^T d B), `product` (one matrix product for each of tile x tile positions),
+    `output_rows` and `output_transform` (A^T m A).  Products are made for `tiles` tiles where these
+    are more than cover the output, so that a schedule may take them in groups of equal size.
     """
     batch, height, width, channels = shape
     tile, _, blocks, _, lanes = packed.shape[:5]
@@ -85,7 +86,7 @@ def conv2d(
     lead = () if isinstance(batch, int) else (batch,)
     images = 1 if lead else batch
     grid = _Grid(images, high, wide, side, max(tiles, images * high * wide), lead)
-    x = tensor(shape, "x", "uint8" if integers else "float32")
+    x = tensor(shape, "x", "uint8" if integers else types[0])
     w = tensor(packed.shape, "weight", packed.dtype.name)
     data = _transform_input(x, conv, grid, group)
     total = "int32" if integers else "float32"
@@ -101,17 +102,18 @@ def conv2d(
     whole_tiles = (*lead, tile * tile, grid.rounded, blocks * lanes)
     attrs = {**product_of("winograd-conv2d", flops), **grid.marks}
     product = computed(whole_tiles, multiplied, name="product", attrs=attrs)
-    stored = computed(whole_tiles, lambda *index: product[index], name="stored", attrs=grid.marks)
-    out = _output(_transform_output(stored, grid), grid, (batch, out_h, out_w, columns))
+    products = computed(whole_tiles, lambda *index: product[index], name="stored", attrs=grid.marks)
+    whole = _transform_output(products, grid)
+    out = _output(whole, grid, (batch, out_h, out_w, columns), types[1])
     return finished([x, w, out])
 
 
-def _output(whole: Any, grid: _Grid, shape: tuple[Any, ...]) -> Any:
+def _output(whole: Any, grid: _Grid, shape: tuple[Any, ...], dtype: str) -> Any:
     """The outputs where they belong, from what the transforms made of each tile."""
 
     def result(n: Any, h: Any, v: Any, o: Any) -> Any:
         *image, tile = (n, grid.tile(0, h, v)) if grid.lead else (grid.tile(n, h, v),)
-        return _scaled(whole[*image, h % grid.side, v % grid.side, tile, o])
+        return stored(_scaled(whole[*image, h % grid.side, v % grid.side, tile, o]), dtype)
 
     return computed(shape, result, name="output")
 
@@ -132,7 +134,7 @@ def _transform_input(x: Any, conv: Conv2d, grid: _Grid, group: int) -> Any:
     padded = pad2d(x, (top, left, below, right), (channels, whole), conv.fill)
     _, _, b_t = transforms(grid.side, 3)
     shape = (*grid.lead, grid.side + 2, grid.side + 2, grid.rounded, whole)
-    held = "int16" if str(x.dtype) == "uint8" else str(x.dtype)
+    held = "int16" if str(x.dtype) == "uint8" else "float32"
 
     def pixel(*index: Any) -> Any:
         *n, i, j, t, c = index
@@ -153,14 +155,14 @@ def _transform_input(x: Any, conv: Conv2d, grid: _Grid, group: int) -> Any:
     return computed(shape, transformed, name="input_transform", attrs=grid.marks)
 
 
-def _transform_output(stored: Any, grid: _Grid) -> Any:
+def _transform_output(products: Any, grid: _Grid) -> Any:
     """A^T m A of every tile: `[side, side, tiles, O]`."""
-    columns, tile = int(stored.shape[-1]), grid.side + 2
+    columns, tile = int(products.shape[-1]), grid.side + 2
     a_t, _, _ = transforms(grid.side, 3)
 
     def output_row(*index: Any) -> Any:
         *n, r, v, t, o = index
-        return _combination(a_t, r, lambda u: stored[*n, u * tile + v, t, o])
+        return _combination(a_t, r, lambda u: products[*n, u * tile + v, t, o])
 
     def transformed(*index: Any) -> Any:
         *n, r, s, t, o = index

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from functools import cache
 from math import gcd
 
+from hybridc.compiler.hardware.narrow import PAIRS
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.packing import round_up
 from hybridc.compiler.kernels.winograd_work import Choice, Cut, Layer, Work, divisors
-from hybridc.compiler.target import PAIRS, Target
+from hybridc.compiler.target import Target
 
 # Outputs a side of the tiles offered.  F(6, 3) was measured slower than F(4, 3) at 56x56 and 28x28
 # pixels: their tiles are ragged, and its transforms cost more than the 21 % of products that it

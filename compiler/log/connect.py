@@ -103,7 +103,7 @@ def _prepared(engine: Engine, name: str, readonly: bool) -> Engine:
         if _is_log(engine, name):
             return engine
         if readonly:
-            raise LogError(f"tuning log {name} is empty and read-only")
+            raise LogError(f"tuning log {name} is empty; `hybridc tune MODEL` fills one")
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
             if engine.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATION})")

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from math import log2
 from typing import Any, Literal
 
+from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.log import workload
 from hybridc.compiler.log.record import digest
@@ -23,6 +24,8 @@ KINDS: tuple[Kind, ...] = ("workload", "target", "toolchain", "module")
 # Facts of the machine that are ratios of small numbers keep halves; the others keep octaves, since
 # no two measurements of them agree and a factor below two moves no choice far.
 _HALVES = ("fma_per_cycle",)
+# What says nothing of how fast a schedule runs: pairs of bf16 that are slow are no operands of it.
+_UNASKED = ("measured", "bf16")
 # Raise this when the same schedule begins to give other code: the passes behind the rules, the
 # configuration of TVM, or what a rule makes of a point has changed.
 _CODE_GENERATION = 4
@@ -56,12 +59,12 @@ def of_target(target: Target) -> Described:
     machine = {
         name: round(2 * value) / 2 if name in _HALVES else round(log2(value))
         for name, value in facts.items()
-        if name != "measured"
+        if name not in _UNASKED
     }
     data = {
         "kind": target.kind,
         "vector_bits": target.vector_bits,
-        "features": sorted(target.features),
+        "features": sorted(target.features & host.SPEED_FEATURES),
         "threads": target.threads,
         "l1": target.l1,
         "l2": target.l2,

@@ -153,9 +153,11 @@ def _record(data: Any, workload: _Workload, target: Described, moment: float) ->
 def _target(data: Any) -> Described:
     """The features of a CPU that TVM describes, with this host's caches; others as TVM's data.
 
-    So are CPUs of which TVM tells what ours do not have, such as features one by one.
+    So are CPUs of which TVM tells what ours do not have, and features of no CPU that it names: to
+    TVM that is the least of all, to us this host's.
     """
-    if isinstance(data, dict) and data.get("kind") == "llvm" and data.keys() <= {*targets.KEYS}:
+    ours = isinstance(data, dict) and data.get("kind") == "llvm" and data.keys() <= {*targets.KEYS}
+    if ours and ("mcpu" in data or "mattr" not in data):
         return of_target(targets.parse(json.dumps(data)))
     return Described.of("target", data)
 

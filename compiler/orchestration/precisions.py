@@ -143,7 +143,8 @@ def lowered(  # noqa: PLR0913 - the pipeline, and what decides between its passe
     those that can leave weights packed do, as in pairs, whose other half would store them in 16
     bits.  Raises InputError if the steps lack a pass that one of these has to stand beside.
     """
-    made, tight = list(steps), tight or dtype in PAIRS
+    made = [_in_kernels(step) for step in steps] if tight and _halves(dtype) else list(steps)
+    tight = tight or dtype in PAIRS
     known = of_device(device)
     for each in [each for part in parts(FULL if dtype == AUTO else dtype) for each in known[part]]:
         present = [plugin.name_of(type(step)) for step in made]
@@ -153,6 +154,17 @@ def lowered(  # noqa: PLR0913 - the pipeline, and what decides between its passe
         elif each.needed:
             raise InputError(f"dtype {dtype} needs {each.anchor} in the pipeline, for {each.text}")
     return tuple(made)
+
+
+def _halves(dtype: str) -> bool:
+    """Whether a precision stores weights in 16 bits."""
+    return not set(_ACTIVATIONS).isdisjoint(parts(dtype))
+
+
+def _in_kernels(step: Pass) -> Pass:
+    """The pass that packs weights, which then leaves those of 16 bits as they are."""
+    packs = plugin.name_of(type(step)) == "pack-weights"
+    return replace(step, **{"in_kernel": True}) if packs else step
 
 
 def of_steps(steps: Sequence[Pass]) -> str:

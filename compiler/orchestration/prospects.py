@@ -7,24 +7,25 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.orchestration import precisions
 from hybridc.compiler.orchestration.gains import Facts
 from hybridc.compiler.orchestration.stages import WITHOUT, Stage
+from hybridc.compiler.target import Target
 from hybridc.compiler.text.units import format_size
 
 # Operations for each byte of a product of 6 rows with weights of fp32: with more rows, arithmetic
 # takes longer than reading the weights.
 _BOUND = 3.0
-# What a CPU needs to multiply in a precision faster than in fp32.  Bytes are faster with any: two
-# multiply-adds of 16 bits where there is no instruction for four of 8.
-NEEDED = {"bf16": "avx512bf16", "fp16": "f16c"}
-# The same of a GPU, all of which multiply fp16 so.
+# What a CPU needs to read a precision.
+_READ = {"fp16": "f16c"}
+# What a GPU needs to multiply in a precision faster than in fp32; all multiply fp16 so.
 _NEEDED_OF_GPU = {
     "tf32": "mma.tf32",
     "bf16": "mma.bf16",
     "int8": "mma.int8",
     "int8-dynamic": "mma.int8",
 }
-# Those that gain by smaller weights alone: on a GPU, and on a CPU.
+# Those that gain by smaller weights alone, on GPUs as well; and those that do so on CPUs that
+# multiply them no faster than fp32.
 _PACKED = frozenset({"int8-weights", "int4-weights"})
-_SMALLER = _PACKED | {"fp16"}
+_HALVES = ("bf16", "fp16")
 # Those that another one, which is tried as well, equals in size.
 _NO_SMALLER = {"fp16": "bf16", "int8-dynamic": "int8-weights"}
 
@@ -68,16 +69,22 @@ def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection
 def _no_faster(dtype: str, options: Options, facts: Facts | None) -> str:
     device = target.parse(options.target, options.threads)
     if device.gpu is not None:
-        needed, smaller, cache = _NEEDED_OF_GPU.get(dtype), _PACKED, device.gpu.l2
+        needed, smaller, cache = _NEEDED_OF_GPU.get(dtype), dtype in _PACKED, device.gpu.l2
         if needed is not None and needed not in device.gpu.features:
             return f"no faster on this target: {device.gpu.arch} has no {needed}"
     else:
-        needed, smaller, cache = NEEDED.get(dtype), _SMALLER, device.l3
+        needed, cache = _READ.get(dtype), device.l3
         if needed is not None and needed not in device.features:
-            return f"no faster on this target: products in {dtype} need {needed}"
-    if dtype in smaller and not _waits(facts, cache):
+            return f"no faster on this target: {dtype} needs {needed}"
+        smaller = dtype in _PACKED or dtype in slow_halves(device)
+    if smaller and not _waits(facts, cache):
         return "no faster: calls do not wait for the weights"
     return ""
+
+
+def slow_halves(device: Target) -> frozenset[str]:
+    """The precisions of 16 bits in which a CPU multiplies no faster than in fp32."""
+    return frozenset(name for name in _HALVES if device.faster(name) == 1.0)
 
 
 def _waits(facts: Facts | None, cache: int) -> bool:

@@ -8,16 +8,15 @@ locked for ever: this process should have no other thread.
 import ctypes
 import json
 import os
-import resource
 import signal
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
+from hybridc.compiler.processes import rlimits
 from hybridc.compiler.processes.child import DIE_WITH_PARENT, ChildError, Json, first_of
 
 _CHUNK = 2**16
@@ -93,7 +92,8 @@ def _work(function: Callable[[], Json], answers: int, memory: int) -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGHUP):  # what its parent does then is not its task
             signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the input may be its parent's requests
-        _limit(memory)
+        rlimits.memory(memory)
+        rlimits.no_dump()
         reply = json.dumps(dict(function())).encode()
         with os.fdopen(answers, "wb") as stream:
             stream.write(reply)
@@ -102,10 +102,3 @@ def _work(function: Callable[[], Json], answers: int, memory: int) -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(code)
-
-
-def _limit(memory: int) -> None:
-    status = Path("/proc/self/status").read_text()
-    held = int(status.partition("VmData:")[2].split()[0]) * 2**10
-    resource.setrlimit(resource.RLIMIT_DATA, (held + memory, held + memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

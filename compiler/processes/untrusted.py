@@ -6,7 +6,6 @@ model whole and runs its reference once, in a process of its own.
 """
 
 import os
-import resource
 import select
 import signal
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from hybridc.compiler import dims, errors, settings
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import HybridcError, InputError, ModelError
 from hybridc.compiler.frontends.onnx_graph import model_file
+from hybridc.compiler.processes import rlimits
 from hybridc.compiler.processes.child import Child, ChildError
 from hybridc.compiler.text.units import format_size
 
@@ -151,10 +151,6 @@ def _refusal(path: Path, answer: Mapping[str, Any]) -> HybridcError:
 
 def limit(seconds: int, memory: int) -> None:
     """Limit what this process may take from now on: seconds of the CPU, bytes beyond those held."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    used = int(usage.ru_utime + usage.ru_stime) + 1
-    resource.setrlimit(resource.RLIMIT_CPU, (used + seconds, resource.RLIM_INFINITY))
-    status = Path("/proc/self/status").read_text()
-    held = int(status.partition("VmData:")[2].split()[0]) * 2**10
-    resource.setrlimit(resource.RLIMIT_DATA, (held + memory, resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    rlimits.seconds(seconds)
+    rlimits.memory(memory)
+    rlimits.no_dump()

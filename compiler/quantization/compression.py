@@ -1,8 +1,9 @@
 """Weights that a file holds in few bits, and from which constants are made when it is loaded.
 
-Kernels that multiply each weight often are as fast as their arithmetic: there is nothing to gain by
-unpacking weights in each call, and Winograd's are up to four times as many as the model's.  So they
-read float32, in the order that they like best, and only the file is small.
+They are integers of 8 or 4 bits with scales, or numbers of 16 bits.  Kernels that multiply each
+weight often are as fast as their arithmetic: there is nothing to gain by unpacking weights in each
+call, and Winograd's are up to four times as many as the model's.  So they read float32, in the
+order that they like best, and only the file is small.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +21,11 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.quantization.group_quantization import Grouped
 
-INTEGERS, SCALES = "integers", "scales"
+INTEGERS, SCALES, NUMBERS = "integers", "scales", "numbers"
 # The sides of Winograd's tiles for which weights are transformed; 0 leaves them as they are.
 _SIDES = (0, 2, 4)
 _WINDOW = (3, 3)
+_HALF = 16  # bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +69,37 @@ class Compressed:
         return {"name": name, "bits": self.bits, "shape": list(self.shape), "side": self.side}
 
 
+@dataclass(frozen=True, eq=False)
+class Halves:
+    """A constant of float32 by its `numbers` of 16 bits.
+
+    Of 3x3 windows it may be their transform for Winograd's tiles of `side` x `side` outputs.
+    """
+
+    numbers: Array
+    side: int = 0
+
+    def constant(self) -> Array:
+        """The constant, on an aligned address."""
+        from hybridc.compiler.runtime.tensors import empty  # TVM takes its time
+
+        made = empty(self.numbers.shape, np.dtype(np.float32))
+        made[...] = self.numbers
+        return winograd_transforms.transform_filter(made, self.side) if self.side else made
+
+    def tensors(self, name: str) -> dict[str, Array]:
+        """What a file holds in place of a constant of that name."""
+        return {f"{name}.{NUMBERS}": self.numbers}
+
+    def to_json(self, name: str) -> dict[str, Any]:
+        """All but the numbers, as JSON data, for a constant of that name."""
+        return {"name": name, "bits": _HALF, "side": self.side}
+
+
 # What stands for constants, by their digests: of rounded weights in their own order, and of what
-# packing made of these.  No pass between the two changes a weight.
-Known = dict[bytes, Grouped | Compressed]
+# packing made of these.  No pass between the two changes a weight.  Widened weights were all of the
+# type.
+Known = dict[bytes, Grouped | Compressed | Halves | np.dtype[Any]]
 
 
 def add(known: Known, weight: Array, grouped: Grouped) -> None:
@@ -77,6 +107,15 @@ def add(known: Known, weight: Array, grouped: Grouped) -> None:
     known[_digest(weight)] = grouped
     if weight.shape[1:-1] == (1, 1):  # is multiplied as a matrix too
         known[_digest(weight[:, 0, 0].T)] = grouped
+
+
+def widened(known: Known, weight: Array) -> Array:
+    """Weights of 16 bits in float32, of which a file holds what they were."""
+    wide = np.ascontiguousarray(weight.astype(np.float32))
+    # As `[K, N]` they are multiplied as a matrix too.
+    for form in (wide, wide[:, 0, 0].T) if wide.shape[1:-1] == (1, 1) else (wide,):
+        known.setdefault(_digest(form), weight.dtype)
+    return wide
 
 
 def holds(known: Known, weight: Array) -> bool:
@@ -92,6 +131,8 @@ def follow(
     It is that itself, or its transform for Winograd's tiles of a `side`.
     """
     grouped = known.get(_digest(weight)) if known else None
+    if isinstance(grouped, np.dtype):
+        known.setdefault(_digest(made), Halves(pack(weight).astype(grouped), side))
     if not isinstance(grouped, Grouped):
         return
     integers = _as_weight(grouped, weight.shape)
@@ -101,9 +142,11 @@ def follow(
         known[_digest(made)] = Compressed(*packed, grouped.bits, shape, side)
 
 
-def of(known: Known, constant: Array) -> Compressed | None:
+def of(known: Known, constant: Array) -> Compressed | Halves | None:
     """What stands for a constant; None where it is not of rounded weights."""
     found = known.get(_digest(constant)) if known else None
+    if isinstance(found, np.dtype):
+        return Halves(constant.astype(found))
     if not isinstance(found, Grouped):
         return found
     width = 1 if constant.ndim > 2 else constant.shape[1]
@@ -113,7 +156,7 @@ def of(known: Known, constant: Array) -> Compressed | None:
 
 def read(
     entries: Sequence[object], tensors: Mapping[str, Array]
-) -> tuple[dict[str, Array], dict[str, Compressed]]:
+) -> tuple[dict[str, Array], dict[str, Compressed | Halves]]:
     """The weights among a file's tensors, in their order, and those of them that it compresses.
 
     `entries` are what `Compressed.to_json` gave.  Raises ArtifactError where they and the tensors
@@ -125,12 +168,12 @@ def read(
         base, _, part = name.rpartition(".")
         if base not in found:
             weights[name] = array
-        elif part == INTEGERS:
+        elif part in (INTEGERS, NUMBERS):
             weights[base] = found[base].constant()
     return weights, found
 
 
-def _checked(entry: object, tensors: Mapping[str, Array]) -> tuple[str, Compressed]:
+def _checked(entry: object, tensors: Mapping[str, Array]) -> tuple[str, Compressed | Halves]:
     """A compressed weight as a file has it, and its name, if its parts fit each other."""
     match entry:
         case {
@@ -148,6 +191,14 @@ def _checked(entry: object, tensors: Mapping[str, Array]) -> tuple[str, Compress
             and (not side or tuple(shape[1:3]) == _WINDOW)
         ):
             return name, Compressed(integers, scales, bits, tuple(shape), side)
+        case {"name": str(name), "bits": int(bits), "side": int(side)} if (
+            bits == _HALF
+            and (numbers := tensors.get(f"{name}.{NUMBERS}")) is not None
+            and numbers.dtype in (np.float16, ml_dtypes.bfloat16)
+            and side in _SIDES
+            and (not side or numbers.shape[1:3] == _WINDOW)
+        ):
+            return name, Halves(numbers, side)
         case _:
             raise ArtifactError(f"the manifest describes no weights by {entry!r:.60}")
 

@@ -129,6 +129,7 @@ def library(content: bytes, device: bytes = b"") -> Any:
 
     `device` is the machine code of its kernels on a GPU.
     """
+    scratch.check_code()
     try:
         with scratch.Folder() as folder:  # of mode 0700
             path = Path(folder) / "lib.so"

@@ -6,7 +6,6 @@ and nothing else has to be said again.
 
 import importlib
 import os
-import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.processes import rlimits
 from hybridc.compiler.processes.child import Json, serve
 from hybridc.compiler.tuning.arguments import Arguments
 from hybridc.compiler.tuning.features import Features
@@ -43,11 +43,9 @@ class Desk:
         Without a limit on `memory` where it is to use a GPU, whose driver maps all of that.
         """
         importlib.import_module("tvm")  # what it takes is not the candidate's
-        status = Path("/proc/self/status").read_text()
-        held = int(status.partition("VmData:")[2].split()[0]) * 2**10
         if memory:
-            resource.setrlimit(resource.RLIMIT_DATA, (held + memory, held + memory))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            rlimits.memory(memory)
+        rlimits.no_dump()
         os.sched_setaffinity(0, cpus)
         return {}
 

@@ -61,7 +61,7 @@ class Pool:
         self._overlap = len(spare) >= self._workers
         self._numbers = count()
         watched = self._watched = Watched(timeline or Timeline())
-        scratch.sweep()
+        scratch.prepare()
         self._folder = scratch.Folder("tune")
         self._path = Path(self._folder.name)
         environment, memory = settings.environment(threads, gpu, self._path), self.limits.memory

@@ -7,6 +7,7 @@ from tvm import tirx
 
 from hybridc.compiler.interfaces import Schedule
 from hybridc.compiler.kernels.inner_product import CROSSED
+from hybridc.compiler.kernels.packing import WIDEN
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import dot_products
 from hybridc.schedules.products.dot_products import Instruction
@@ -127,11 +128,13 @@ def instruction_of(schedule: Schedule, product: Any, target: Target) -> Instruct
 
 def costs(schedule: Schedule, product: Any, target: Target) -> dict[str, Any]:
     """What a multiply-add costs, as fields of a tiling's problem; see `Instruction`."""
+    feeding = (schedule.get(block).name_hint for block in schedule.get_producers(product))
+    widened = any(str(name).startswith(WIDEN) for name in feeding)
     instruction = instruction_of(schedule, product, target)
     if instruction is None:
-        return {}
+        return {"widened": widened}
     names = ("parts", "spare", "unpacking", "cycles", "loads")
-    return {name: getattr(instruction, name) for name in names}
+    return {"widened": widened, **{name: getattr(instruction, name) for name in names}}
 
 
 def _reduced_axes(schedule: Schedule, block: Any) -> int:

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from math import gcd, prod
+from math import gcd
 from typing import Any
 
-import numpy as np
 import tvm
 from tvm import tirx
 from tvm.s_tir import SBlock
@@ -15,7 +14,6 @@ from tvm_ffi import structural_walk
 
 from hybridc.compiler import strips
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
-from hybridc.compiler.kernels.inner_product import CROSSED
 from hybridc.compiler.kernels.packing import WIDEN
 from hybridc.compiler.kernels.tensor_expressions import KERNEL, kinds_in
 from hybridc.schedules.products import accumulators, canonical, tiling
@@ -98,41 +96,6 @@ def named(schedule: Schedule, wanted: str) -> Any:
 def extents(schedule: Schedule, block: Any) -> list[int]:
     """The extents of a block's axes."""
     return [int(var.dom.extent) for var in schedule.get(block).iter_vars]
-
-
-def steps(schedule: Schedule, product: Any) -> int:
-    """Multiply-adds that each accumulator takes: the depth, by groups that fill 32 bits."""
-    block = schedule.get(product)
-    reduced = [
-        int(var.dom.extent)
-        for var in block.iter_vars
-        if int(var.iter_type) == tirx.IterVar.CommReduce
-    ]
-    return prod(reduced) * source_bytes(schedule, product) // 4
-
-
-def source_bytes(schedule: Schedule, product: Any) -> int:
-    """Bytes of one element of the activations that the product reads."""
-    return np.dtype(str(schedule.get(product).reads[0].source.dtype)).itemsize
-
-
-def weight_bytes(schedule: Schedule, product: Any) -> int:
-    """Bytes of the packed weights that a lane takes in one step of the depth."""
-    weight = schedule.get(product).reads[1].source
-    group = step_bytes(schedule, product) // source_bytes(schedule, product)
-    return group * np.dtype(str(weight.dtype)).itemsize
-
-
-def step_bytes(schedule: Schedule, product: Any) -> int:
-    """Bytes of one row of activations that a step of the depth takes."""
-    return 8 if CROSSED in schedule.get(product).annotations else 4
-
-
-def lanes(schedule: Schedule, product: Any) -> int:
-    """Output channels that a vector of the packed weights holds."""
-    shape = [int(extent) for extent in schedule.get(product).reads[1].source.shape]
-    narrow = source_bytes(schedule, product) < 4
-    return shape[-2] if narrow else shape[-1]
 
 
 def source_shape(schedule: Schedule, product: Any) -> list[int]:

@@ -134,18 +134,17 @@ def _bf16(total: Any, data: Any, weights: Any) -> Any:
     return tirx.call_extern("float32x16", "hybridc_dot_bf16", total, pair, integers)
 
 
-def _widened_bf16(total: Any, data: Any, weights: Any) -> Any:
-    """Odd elements are the upper halves of their pairs, as fp32 holds them; even ones the lower."""
+def _widened_weights(total: Any, data: Any, weights: Any) -> Any:
+    """Pairs of weights of bfloat16, the upper halves of fp32, and activations of fp32."""
     lanes = lanes_of(str(total.ty.dtype))
-    pairs = (
-        tirx.Broadcast(tirx.reinterpret("int32", data), lanes),
-        tirx.reinterpret(f"int32x{lanes}", weights),
+    kind, pairs = f"float32x{lanes}", tirx.reinterpret(f"int32x{lanes}", weights)
+    even = tirx.reinterpret(kind, pairs << tirx.Broadcast(tirx.const(16, "int32"), lanes))
+    odd = tirx.reinterpret(kind, pairs & tirx.Broadcast(tirx.const(-0x10000, "int32"), lanes))
+    *lead, ramp = data.indices
+    first, second = (
+        tirx.Broadcast(tirx.BufferLoad(data.source, [*lead, ramp.base + i]), lanes) for i in (0, 1)
     )
-    shift = tirx.Broadcast(tirx.const(16, "int32"), lanes)
-    upper = tirx.Broadcast(tirx.const(-0x10000, "int32"), lanes)
-    even = [tirx.reinterpret(f"float32x{lanes}", pair << shift) for pair in pairs]
-    odd = [tirx.reinterpret(f"float32x{lanes}", pair & upper) for pair in pairs]
-    return (total + even[0] * even[1]) + odd[0] * odd[1]
+    return (total + first * even) + second * odd
 
 
 _INSTRUCTIONS = {
@@ -174,7 +173,9 @@ _INSTRUCTIONS = {
         cycles=0.65,
     ),
     ("bfloat16", "bfloat16", "avx512bf16"): Instruction("vdpbf16ps", 2, _bf16, _BF16),
-    ("bfloat16", "bfloat16", ""): Instruction("widened-bf16", 2, _widened_bf16, parts=2),
+    ("float32", "bfloat16", ""): Instruction(
+        "widened-weights", 2, _widened_weights, parts=2, unpacking=1.0, cycles=1.0, loads=2
+    ),
 }
 # For the blocks of `inner_product`.
 CROSSED = Instruction(

@@ -5,7 +5,14 @@ from typing import Any
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.kernels.inner_product import LANES, ROW
 from hybridc.compiler.target import Target
-from hybridc.schedules.products import accumulators, contraction, dot_products, prefetch, tiling
+from hybridc.schedules.products import (
+    accumulators,
+    contraction,
+    dot_products,
+    operands,
+    prefetch,
+    tiling,
+)
 from hybridc.schedules.products.contraction import Contraction
 from hybridc.schedules.products.problem import Problem
 
@@ -21,13 +28,14 @@ def match(func: PrimFunc, target: Target) -> Contraction | NotApplicable:
     rows = contraction.extents(schedule, product)[0]
     store = schedule.get_consumers(product)[0]
     columns = contraction.extents(schedule, store)[-1]
-    depth = contraction.steps(schedule, product)
-    size = depth * contraction.step_bytes(schedule, product)
-    lanes = contraction.lanes(schedule, product)
-    floats = contraction.source_bytes(schedule, product) == _FLOAT32
+    depth = operands.steps(schedule, product)
+    size = depth * operands.step_bytes(schedule, product)
+    lanes = operands.lanes(schedule, product)
+    wide = operands.source_bytes(schedule, product) == _FLOAT32
+    floats = wide and not operands.paired(schedule, product)
     problem = Problem(
         *(1, 1, rows, columns, depth, size, rows * size, lanes),
-        weight_bytes=contraction.weight_bytes(schedule, product),
+        weight_bytes=operands.weight_bytes(schedule, product),
         **accumulators.costs(schedule, product, target),
         divided=floats,
         narrow=not floats,

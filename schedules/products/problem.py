@@ -22,7 +22,7 @@ class Problem:
     `taps` are the columns of a window that share what they read, of an image that rows go through
     by `stride`. Sums over the depth may be `divided` where a tile has few. What stands for weights
     `packs` in a task that is a whole product, else beforehand. `narrow` operands go several to a
-    step.
+    step. Activations are `widened` by each task that reads them.
     """
 
     images: int
@@ -47,6 +47,7 @@ class Problem:
     divided: bool = False
     packs: bool = False
     narrow: bool = False
+    widened: bool = False
 
     def columns_read(self, rows: int) -> float:
         """Activations that a tile reads in one step of the depth."""

@@ -21,7 +21,7 @@ from hybridc.compiler.interfaces import PrimFunc, Schedule
 from hybridc.compiler.target import Target
 from hybridc.schedules.loops import access, vector_loops
 from hybridc.schedules.loops.statements import number_like
-from hybridc.schedules.products import contraction, registers
+from hybridc.schedules.products import contraction, operands, registers
 from hybridc.schedules.products.problem import Problem
 
 Statement = Any  # tvm.tirx.Stmt
@@ -46,7 +46,8 @@ def shared(schedule: Schedule, product: Any, target: Target) -> int:
     """
     columns, depth = contraction.extents(schedule, product)[-2:]
     few = depth < _DEEP and depth < contraction.source_shape(schedule, product)[3]
-    wide = contraction.source_bytes(schedule, product) == _FLOAT32
+    wide = operands.source_bytes(schedule, product) == _FLOAT32
+    wide = wide and not operands.paired(schedule, product)
     # A load costs nothing where a multiply-add broadcasts what it brings.
     embedded = target.vector_registers >= registers.EMBEDDED
     return columns if few and wide and columns <= _WIDEST and not embedded else 1

@@ -26,6 +26,9 @@ _SHARE = 0.75
 _CONFLICT = 2.0
 # Cycles to start a task: the call, and address arithmetic.
 _TASK = 50
+# Cycles to load a vector of 16-bit activations, to widen and to store it.
+_WIDEN = 2.0
+_FLOAT = 4  # bytes
 # What a task may fill of the L2 cache.
 _ROOM = 0.75
 # The share of the registers that accumulators may take beside columns that are stored one by one.
@@ -164,6 +167,7 @@ def kernel_cycles(
     kept = _shallow(problem, target) and activations + panels * panel_bytes < _ROOM * target.l2
     # No panel of a depthwise window reads another's, and a thread's next task the same halo.
     read = rounds * own + problem.halo_bytes if problem.shared == 1 else passes * activations
+    compute += _WIDEN * problem.widened * activations / (_FLOAT * target.lanes())
     machine = target.machine
     again = (0 if kept else weights - fresh) + read
     first = machine.l3_bytes_per_cycle if target.near else machine.dram_bytes_per_cycle

@@ -41,6 +41,11 @@ class Scope:
         """The operators of `relax.op.image`."""
         return Scope(self._builder, relax.op.image)
 
+    @property
+    def vision(self) -> "Scope":
+        """The operators of `relax.op.vision`."""
+        return Scope(self._builder, relax.op.vision)
+
     def emit(self, value: Expr) -> Expr:
         """Bind an expression; a constant or variable is itself."""
         return value if is_atom(value) else self._builder.emit(value)

@@ -1,4 +1,7 @@
-"""RoiAlign by maxima, of which TVM computes another: regions of images, sampled on a grid."""
+"""RoiAlign: regions of images, sampled on a grid.
+
+TVM takes half a pixel off before it scales the regions, and its maxima are of something else.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,23 +26,48 @@ class _Axis:
     behind: Expr
 
 
-def _roi_align(node: Node) -> Expr | None:
-    """The largest of the samples, each the largest of four pixels times their weights, as in ONNX.
+def _roi_align(node: Node) -> Expr:
+    """The average of a cell's samples, or the largest, which is of each pixel times its weight."""
+    mode, density = node.get("mode", "avg"), int(node.get("sampling_ratio", 0))
+    if density > 0 and are_known(node.shape()[2:]):
+        return _sampled(node, density, largest=mode == "max")
+    if mode == "max":
+        raise UnsupportedError("mode=max and as many samples, or pixels, as only the data tell")
+    return _averaged(node, density)
 
-    Averages TVM computes rightly.
+
+def _averaged(node: Node, density: int) -> Expr:
+    """Averages of as many samples as a region has pixels: TVM's, of regions that have some.
+
+    Of a region without extent, or turned round, they are 0; TVM leaves what was in memory.
     """
-    if node.get("mode", "avg") != "max":
-        return None
-    density = int(node.get("sampling_ratio", 0))
-    if density <= 0:
-        raise UnsupportedError("mode=max and as many samples as a region has pixels")
+    s, kind = node.scope, dtype(node.inputs[1])
+    rois, centred = _regions(node)
+    images = s.astype(s.expand_dims(node.inputs[2], axis=[1]), kind)
+    averages = s.vision.roi_align(
+        node.inputs[0],
+        s.concat([images, rois], axis=1),
+        pooled_size=_cells(node),
+        spatial_scale=1.0,
+        sample_ratio=density,
+        aligned=centred,
+        layout="NCHW",
+        mode="avg",
+    )
+    if not centred:  # such are taken for one pixel
+        return averages
+    left, top, right, bottom = (s.strided_slice(rois, [1], [i], [i + 1]) for i in range(4))
+    inside = s.logical_and(s.greater(right, left), s.greater(bottom, top))
+    inside = s.reshape(inside, [node.shape(1)[0], 1, 1, 1])
+    return s.where(inside, averages, constant(np.zeros(()), dtype(averages)))
+
+
+def _sampled(node: Node, density: int, largest: bool) -> Expr:
+    """Each cell of `density` times as many samples."""
     s, kind = node.scope, dtype(node.inputs[0])
-    x = s.astype(node.inputs[0], "float32") if kind != "float32" else node.inputs[0]
+    x = s.as_type(node.inputs[0], "float32")
     batch, channels, *image = node.shape()
-    if not are_known(image):
-        raise UnsupportedError("open sizes of the image")
-    count = node.shape(1)[0]
-    cells = [int(node.get(f"output_{name}", 1)) for name in ("height", "width")]
+    count, cells = node.shape(1)[0], _cells(node)
     rows, columns = (_axis(node, i, image[i], cells[i], density) for i in range(2))
     pixels = s.reshape(s.permute_dims(x, [0, 2, 3, 1]), [batch * image[0] * image[1], channels])
     first = s.multiply(s.astype(node.inputs[2], "int64"), image[0] * image[1])
@@ -53,24 +81,33 @@ def _roi_align(node: Node) -> Expr | None:
 
     upper, lower = ((rows.low, rows.before), (rows.high, rows.behind))
     left, right = ((columns.low, columns.before), (columns.high, columns.behind))
-    largest = corner(*upper, *left)
+    joined, pooled = (s.maximum, s.max) if largest else (s.add, s.mean)
+    samples = corner(*upper, *left)
     for vertical, horizontal in ((upper, right), (lower, left), (lower, right)):
-        largest = s.maximum(largest, corner(*vertical, *horizontal))
+        samples = joined(samples, corner(*vertical, *horizontal))
     grid = [count, cells[0], density, cells[1], density, channels]
-    pooled = s.permute_dims(s.max(s.reshape(largest, grid), axis=[2, 4]), [0, 3, 1, 2])
-    return s.astype(pooled, kind) if kind != "float32" else pooled
+    found = pooled(s.reshape(samples, grid), axis=[2, 4])
+    return s.as_type(s.permute_dims(found, [0, 3, 1, 2]), kind)
+
+
+def _cells(node: Node) -> list[int]:
+    return [int(node.get(f"output_{name}", 1)) for name in ("height", "width")]
+
+
+def _regions(node: Node) -> tuple[Expr, bool]:
+    """The regions in pixels, and whether pixels are where their middles are."""
+    s, usual = node.scope, "half_pixel" if node.opset >= _PIXELS_SINCE else "output_half_pixel"
+    centred = node.get("coordinate_transformation_mode", usual) == "half_pixel"
+    scaled = s.multiply(node.inputs[1], float(node.get("spatial_scale", 1.0)))
+    return (s.subtract(scaled, 0.5) if centred else scaled), centred
 
 
 def _axis(node: Node, axis: int, extent: int, cells: int, density: int) -> _Axis:
     """Samples in the middle of equal parts of each cell; beyond the image they weigh nothing."""
     s: Scope = node.scope
-    usual = "half_pixel" if node.opset >= _PIXELS_SINCE else "output_half_pixel"
-    centred = node.get("coordinate_transformation_mode", usual) == "half_pixel"
-    rois = s.astype(node.inputs[1], "float32")
-    scaled = s.subtract(
-        s.multiply(rois, float(node.get("spatial_scale", 1.0))), 0.5 if centred else 0.0
-    )
-    start, end = (s.strided_slice(scaled, [1], [i], [i + 1]) for i in (1 - axis, 3 - axis))
+    rois, centred = _regions(node)
+    rois = s.as_type(rois, "float32")
+    start, end = (s.strided_slice(rois, [1], [i], [i + 1]) for i in (1 - axis, 3 - axis))
     size = s.subtract(end, start)
     size = size if centred else s.maximum(size, constant(np.ones(()), "float32"))
     steps = (np.arange(cells * density) + 0.5) / (cells * density)

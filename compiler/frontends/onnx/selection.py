@@ -19,6 +19,7 @@ from hybridc.compiler.frontends.onnx.node import (
     is_float,
     static,
 )
+from hybridc.compiler.frontends.onnx_graph import slices
 from hybridc.compiler.ir.rewrite import are_known, constant
 
 
@@ -45,7 +46,23 @@ def _eye_like(node: Node) -> Expr:
     rows, columns = node.shape()
     to = node.get("dtype")
     kind = dtype(node.inputs[0]) if to is None else str(onnx.helper.tensor_dtype_to_np_dtype(to))
-    return constant(np.eye(rows, columns, node.get("k", 0)), kind)
+    k, s = node.get("k", 0), node.scope
+    if are_known([rows, columns]):
+        return constant(np.eye(rows, columns, k), kind)
+    diagonal = s.add(s.reshape(counted(s, rows), [rows, 1]), k)
+    return s.astype(s.equal(diagonal, counted(s, columns)), kind)
+
+
+def _hardmax(node: Node) -> Expr | None:
+    """Of an open axis; others are TVM's."""
+    x, s, rank = node.inputs[0], node.scope, len(node.shape())
+    axis = node.get("axis", -1) % rank
+    extent = node.shape()[axis]
+    if node.opset < 13 or are_known([extent]):
+        return None
+    places = s.reshape(counted(s, extent), [extent if a == axis else 1 for a in range(rank)])
+    largest = s.argmax(x, axis=axis, keepdims=True)
+    return s.astype(s.equal(places, largest), dtype(x))
 
 
 def _trilu(node: Node) -> Expr:
@@ -136,8 +153,11 @@ def _top_k(node: Node) -> Expr | list[Expr]:
     lack are sorted as wider ones.
     """
     x, s = node.inputs[0], node.scope
-    k = int(np.ravel(node.value(1, node.get("k", 1)))[0])
-    options = {"axis": node.get("axis", -1), "largest": bool(node.get("largest", 1))}
+    k, axis = int(np.ravel(node.value(1, node.get("k", 1)))[0]), node.get("axis", -1)
+    extent = node.shape()[axis]
+    if k < 0 or (are_known([extent]) and k > extent):
+        raise UnsupportedError(f"{k} of {extent} elements")
+    options = {"axis": axis, "largest": bool(node.get("largest", 1))}
     kind, wide = dtype(x), dtype(x) == "uint64"
     wider = {"int16": "int32", "uint16": "int32", "uint32": "int64"}.get(kind)
     data = _turned(s, x, "int64") if wide else s.astype(x, wider) if wider else x
@@ -152,20 +172,45 @@ def _scattered(updates: int) -> Converter:
     """Without updates the data stay as they are; others are left to TVM."""
 
     def convert(node: Node) -> Expr:
+        if node.operator == "ScatterND" and not are_known(node.shape(1)[-1:]):
+            raise UnsupportedError("indices of an open number of axes")
         return node.inputs[0] if 0 in node.shape(updates) else None
 
     return convert
 
 
 def _gather_nd(node: Node) -> Expr:
-    """Indices of no numbers choose all of the data; others are left to TVM."""
+    """Indices of no numbers choose all of the data; others, but for open batches, are TVM's."""
     *outer, chosen = node.shape(1)
     batch = node.get("batch_dims", 0)
+    if not are_known([chosen]):
+        raise UnsupportedError("indices of an open number of axes")
+    if not are_known(node.shape()[:batch]):
+        return _from_each_batch(node, batch)
     if chosen != 0 or 0 in outer:
         return None
     rows, rest = list(node.shape()[:batch]), list(node.shape()[batch:])
     s, ones = node.scope, [1] * (len(outer) - batch)
     return s.broadcast_to(s.reshape(node.inputs[0], [*rows, *ones, *rest]), [*outer, *rest])
+
+
+def _from_each_batch(node: Node, batch: int) -> Expr:
+    """The number of the batch as part of each index, since TVM's kernel needs fixed batches."""
+    *outer, chosen = node.shape(1)
+    rank, s, extents = len(outer), node.scope, node.shape()[batch : batch + chosen]
+    if not chosen or not are_known(extents):
+        raise UnsupportedError("open batches, and indices of open axes")
+    places = [
+        s.broadcast_to(
+            s.reshape(counted(s, size), [size if a == axis else 1 for a in range(rank + 1)]),
+            [*outer, 1],
+        )
+        for axis, size in enumerate(outer[:batch])
+    ]
+    index = s.as_type(node.inputs[1], "int64")
+    ahead = s.add(index, constant(np.array(extents), "int64"))
+    whole = s.concat([*places, s.where(s.less(index, 0), ahead, index)], axis=rank)
+    return s.emit(relax.op.gather_nd(node.inputs[0], whole, 0))
 
 
 def _turned(s: Scope, x: Expr, kind: str) -> Expr:
@@ -181,6 +226,20 @@ def _turned(s: Scope, x: Expr, kind: str) -> Expr:
         return te.compute(a.shape, element, name="turned")
 
     return s.te(kernel, x)
+
+
+def _slice(node: Node) -> Expr | None:
+    """By attributes, as before opset 10; others TVM makes."""
+    if node.opset >= 10:
+        return None
+    starts, ends, shape = node.get("starts"), node.get("ends"), node.shape()
+    axes = [axis % len(shape) for axis in node.get("axes", list(range(len(starts))))]
+    sides = [
+        slices.bounds(shape[axis], (start, end, 1))[:2]
+        for axis, start, end in zip(axes, starts, ends, strict=True)
+    ]
+    ends = [max(side) for side in sides]
+    return node.scope.strided_slice(node.inputs[0], axes, [low for low, _ in sides], ends)
 
 
 def _split(node: Node) -> list[Expr] | None:
@@ -207,11 +266,13 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "Compress": _compress,
         "EyeLike": _eye_like,
         "GatherND": _gather_nd,
+        "Hardmax": _hardmax,
         "OneHot": _one_hot,
         "ReverseSequence": _reverse_sequence,
         "Scatter": _scattered(2),
         "ScatterElements": _scattered(2),
         "ScatterND": _scattered(2),
+        "Slice": _slice,
         "Split": _split,
         "TensorScatter": _tensor_scatter,
         "TopK": _top_k,

@@ -83,14 +83,14 @@ class ExternalData:
             raise ModelError(f"{held}, {needed} are needed")
 
 
-def find(tensor: Proto, directory: Path | None) -> ExternalData:
+def find(tensor: Proto, model: Path | None) -> ExternalData:
     """Where a tensor's bytes are, after every check.
 
-    Raises ModelError where they are no range of a regular file inside `directory`, the model's
-    own, or do not fit the tensor's shape.
+    Raises ModelError where they are no range of a regular file inside the model's own directory,
+    or do not fit the tensor's shape.
     """
     where = f"tensor {tensor.name!r}"
-    if directory is None:
+    if model is None:
         raise ModelError(f"{where} is in another file; give the model's path, not its proto")
     entries = {entry.key: entry.value for entry in tensor.external_data}
     dtype, size = _extent(tensor, where)
@@ -98,7 +98,7 @@ def find(tensor: Proto, directory: Path | None) -> ExternalData:
         raise ModelError(f"{where}: external offset and length must be numbers")
     if (length := int(entries.get("length", size))) != size:
         raise ModelError(f"{where}: its shape takes {size} bytes, its external data has {length}")
-    path = _contained(entries.get("location", ""), directory, where)
+    path = _contained(entries.get("location", ""), model, where)
     data = ExternalData(path, int(entries.get("offset", 0)), size, dtype, where)
     with data.opened():
         return data
@@ -123,13 +123,18 @@ def _extent(tensor: Proto, where: str) -> tuple[np.dtype[Any] | None, int]:
     return dtype if plain else None, int(-(-math.prod(tensor.dims) * bits // 8))
 
 
-def _contained(location: str, directory: Path, where: str) -> Path:
-    """The real path of `location`, which must lie below `directory` by every reading of it."""
+def _contained(location: str, model: Path, where: str) -> Path:
+    """The real path of `location`, which must lie below the model's directory.
+
+    Where the model's path is a link, as in the cache of a model hub, its data may be links into the
+    directory that the model itself is really in.
+    """
     relative = Path(location)
     if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:
         raise ModelError(f"{where}: external data {location!r} is not below the model's directory")
-    root = os.path.realpath(directory)
+    root = os.path.realpath(model.parent)
     path = os.path.realpath(os.path.join(root, location))
-    if os.path.commonpath([root, path]) != root:
+    roots = (root, os.path.dirname(os.path.realpath(model)))
+    if not any(os.path.commonpath([each, path]) == each for each in roots):
         raise ModelError(f"{where}: external data {location!r} links out of the model's directory")
     return Path(path)

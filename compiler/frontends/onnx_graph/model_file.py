@@ -42,17 +42,17 @@ def read(source: Path | Proto, *, bulk: bool = True) -> OnnxFile:
     import onnx
 
     if isinstance(source, Path):
-        proto, name, directory = _parse(source), source.stem, source.parent
+        proto, name, path = _parse(source), source.stem, source
     else:
-        proto, name, directory = onnx.ModelProto(), source.graph.name or "model", None
+        proto, name, path = onnx.ModelProto(), source.graph.name or "model", None
         proto.CopyFrom(source)
     if not proto.HasField("graph") or not proto.graph.output:
         raise ModelError(f"{name}: not an ONNX model (it holds no graph with outputs)")
     if proto.graph.sparse_initializer:
         raise ModelError(f"{name}: sparse initialisers are not supported")
-    outside = _take_outside(proto.graph, directory, bulk)
+    outside = _take_outside(proto.graph, path, bulk)
     for tensor in filter(_lies_outside, _tensors(proto)):
-        external_data.find(tensor, directory).embed(tensor)
+        external_data.find(tensor, path).embed(tensor)
     file = OnnxFile(name, proto, {**outside, **_take_weights(proto)})
     _check(file)
     return file
@@ -72,7 +72,6 @@ def _parse(path: Path) -> Proto:
 def _check(file: OnnxFile) -> None:
     import onnx
 
-    versions.require_known(file.proto, file.name)
     checked = onnx.ModelProto()
     checked.CopyFrom(file.proto)
     for value in [*checked.graph.input, *checked.graph.output]:
@@ -86,6 +85,7 @@ def _check(file: OnnxFile) -> None:
         if "No Op registered" not in str(error):
             line = " ".join(str(error).split())
             raise ModelError(f"{file.name}: not a valid ONNX model: {line[:300]}") from None
+    versions.require_known(file.proto, file.name)
 
 
 def _tensors(proto: Proto) -> Iterator[Proto]:
@@ -108,7 +108,7 @@ def _node_tensors(nodes: Any) -> Iterator[Proto]:
             yield from _graph_tensors(graph)
 
 
-def _take_outside(graph: Proto, directory: Path | None, bulk: bool) -> dict[str, Array]:
+def _take_outside(graph: Proto, model: Path | None, bulk: bool) -> dict[str, Array]:
     """Turn big initialisers that lie in other files into graph inputs.
 
     They are read straight into arrays: within a message they would be in memory twice. Without
@@ -118,7 +118,7 @@ def _take_outside(graph: Proto, directory: Path | None, bulk: bool) -> dict[str,
     moved: list[Proto] = []
     kept: list[Proto] = []
     for tensor in graph.initializer:
-        data = external_data.find(tensor, directory) if _lies_outside(tensor) else None
+        data = external_data.find(tensor, model) if _lies_outside(tensor) else None
         if data is None or data.dtype is None or data.size <= _SMALL_BYTES:
             kept.append(tensor)
             continue

@@ -12,7 +12,8 @@ import numpy as np
 
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
 
-_ALL = (2**31 - 1, 2**63 - 1)
+# Ends that say "all" whichever way.
+ALL = (2**31 - 1, 2**63 - 1)
 _LEAST = -(2**63)
 Tensors = Mapping[str, Proto]
 Place = tuple[int, int, int]  # start, end, step
@@ -22,7 +23,7 @@ def bounds(extent: int, place: Place) -> Place:
     """The first index, the one that is no longer taken (-1: before the front), and the step."""
     start, end, step = place
     low, high = (-1, extent - 1) if step < 0 else (0, extent)
-    end = _LEAST if step < 0 and end in _ALL else end
+    end = _LEAST if step < 0 and end in ALL else end
     start, end = (index + extent if index < 0 else index for index in (start, end))
     furthest = max(extent, 1)
     return (
@@ -85,7 +86,7 @@ def _plain(extent: int | None, place: Place) -> Place:
     """The place as it is where all take it alike: ahead, by steps that a kernel can count with."""
     start, end, step = place
     if extent is None:
-        return start, _LEAST if step < 0 and end in _ALL else end, step
+        return start, _LEAST if step < 0 and end in ALL else end, step
     if 0 <= step <= extent:
         return place
     first, last, step = bounds(extent, place)

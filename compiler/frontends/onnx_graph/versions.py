@@ -54,7 +54,7 @@ def require_known(proto: Any, name: str) -> None:
         if not 1 <= opset <= newest:
             raise ModelError(f"{name}: opset {opset} is not known; the newest is {newest}")
         for node in _walk(nodes):
-            operator = node.op_type if node.domain in _STANDARD else ""
+            operator = str(node.op_type) if node.domain in _STANDARD else ""
             later = onnx.defs.has(operator) and not onnx.defs.has(operator, opset)
             if later and (node.domain, operator) not in local:
                 raise ModelError(f"{name}: opset {opset} has no operator {operator!r}")

@@ -16,10 +16,10 @@ from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx_graph import slices
 from hybridc.compiler.frontends.onnx_import.open_node import Expr, OpenNode, shape_of
 from hybridc.compiler.frontends.onnx_import.open_resizing import resize
-from hybridc.compiler.frontends.onnx_import.sizes import Sizes, UnknownError
+from hybridc.compiler.frontends.onnx_import.sizes import Fraction, Sizes, UnknownError
 from hybridc.compiler.ir.rewrite import constant
 
-# Beyond this an end of a slice says "all".
+# Longer than any axis; an end of a slice from here on says "all".
 _ALL = 2**31 - 1
 
 
@@ -92,39 +92,83 @@ def _range(node: OpenNode) -> Expr | None:
     if any(place is None for place in places):
         return None
     start, limit, step = (place[0] for place in places if place is not None)
+    if any(isinstance(place, Fraction) for place in (start, limit, step)):
+        raise UnsupportedError("steps or ends that are not whole")
     first = node.numbers[0]
-    return relax.op.arange(start, limit, step, first.dtype if first else "int64")
+    made = relax.op.arange(start, limit, step, "int64")
+    return relax.op.astype(made, first.dtype) if first and first.dtype != "int64" else made
 
 
 def _slice(node: OpenNode) -> Expr | None:
     extents = node.shape()
-    count = len(node.inputs)
-    starts, ends = node.list(1), node.list(2)
+    starts, ends, axes, steps = (
+        _listed(node, place, name)
+        for place, name in enumerate(("starts", "ends", "axes", "steps"), 1)
+    )
     if starts is None or ends is None:
         return None
-    axes = node.list(3) if count > 3 and node.inputs[3] is not None else list(range(len(starts)))
-    steps = node.list(4) if count > 4 and node.inputs[4] is not None else [1] * len(starts)
-    if axes is None or steps is None or not all(isinstance(s, int) for s in [*axes, *steps]):
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    if not all(isinstance(s, int) for s in [*axes, *steps]):
         raise UnsupportedError("axes or steps that are not constant")
     axes = [axis % len(extents) for axis in axes]
-    places = [
-        (axis, *_bounds(node.sizes, extents[axis], (start, stop, step)), step)
-        for axis, start, stop, step in zip(axes, starts, ends, steps, strict=True)
-    ]
-    return _sliced(node.inputs[0], extents, places)
+    data, places = node.inputs[0], list[tuple[int, Any, Any, int]]()
+    for axis, start, stop, stride in zip(axes, starts, ends, steps, strict=True):
+        step = max(min(stride, _ALL), -_ALL)  # longer than any axis, and no sum overflows
+        place = (start, stop, step)
+        if step < 0 and not isinstance(extents[axis], int):
+            data = relax.op.flip(data, axis)
+            places.append((axis, *_from_back(node.sizes, extents[axis], place), -step))
+        else:
+            places.append((axis, *_bounds(node.sizes, extents[axis], place), step))
+    return _sliced(data, extents, places)
+
+
+def _listed(node: OpenNode, place: int, attribute: str) -> list[Any] | None:
+    """An operand that is a list, or an attribute in older opsets; None where it is left out.
+
+    Raises UnsupportedError where axes or steps depend on the data.
+    """
+    given = node.inputs[place] if len(node.inputs) > place else None
+    if given is None:
+        found = node.options.get(attribute)
+        return None if found is None else list(found)
+    numbers = node.list(place)
+    if numbers is None and attribute in ("axes", "steps"):
+        raise UnsupportedError("axes or steps that are not constant")
+    return numbers
 
 
 def _bounds(sizes: Sizes, extent: Any, place: tuple[Any, Any, int]) -> tuple[Any, Any]:
     """Where a slice begins and ends, both within the axis."""
     start, stop, step = place
-    if step < 0 and not isinstance(extent, int):
-        raise UnsupportedError("a step back along an open axis")
     if isinstance(extent, int) and isinstance(start, int) and isinstance(stop, int):
         low, high, _ = slices.bounds(extent, place)
         return low, high if step < 0 else max(low, high)
     if step < 0:
         raise UnsupportedError("a step back from an open size")
-    return _within(sizes, extent, start), _within(sizes, extent, stop)
+    return _in_order(sizes, _within(sizes, extent, start), _within(sizes, extent, stop))
+
+
+def _from_back(sizes: Sizes, extent: Any, place: tuple[Any, Any, int]) -> tuple[Any, Any]:
+    """Where a slice that goes back along an open axis begins and ends, counted from its back."""
+    start, stop, _ = place
+    if not isinstance(start, int) or not isinstance(stop, int):
+        raise UnsupportedError("a step back from an open size")
+    last = extent - 1
+
+    def counted(index: int, most: Any) -> Any:
+        if index < 0:
+            return tirx.min(tirx.const(min(-index - 1, _ALL), "int64"), most)
+        return tirx.max(last - index, 0) if index < _ALL else 0
+
+    end = extent if stop in slices.ALL else counted(stop, extent)
+    return _in_order(sizes, sizes.plain(counted(start, last)), sizes.plain(end))
+
+
+def _in_order(sizes: Sizes, low: Any, high: Any) -> tuple[Any, Any]:
+    """The bounds of a slice, whose end is not before its begin."""
+    return low, high if sizes.holds(low <= high) else sizes.plain(tirx.max(low, high))
 
 
 def _within(sizes: Sizes, extent: Any, place: Any) -> Any:

@@ -1,7 +1,6 @@
 """Operators of ONNX on small tensors of integers that follow from open sizes."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -10,11 +9,11 @@ from tvm import tirx
 
 from hybridc.compiler.frontends.onnx_graph import slices
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_import import size_fractions as fractions
+from hybridc.compiler.frontends.onnx_import.size_calls import Call, each, scalar
 from hybridc.compiler.frontends.onnx_import.sizes import MOST, Numbers, Sizes, UnknownError
-from hybridc.compiler.model import Array
 
 Expr = Any  # tvm.ir.Expr
-_KINDS = {6: "int32", 7: "int64", 9: "bool"}  # by ONNX's numbers of types
 
 
 def take(sizes: Sizes, node: Proto, values: Mapping[str, Expr]) -> bool:
@@ -30,8 +29,10 @@ def take(sizes: Sizes, node: Proto, values: Mapping[str, Expr]) -> bool:
     missing = any(g is None for g, n in zip(operands, node.input, strict=False) if n)
     if missing or not (shaped or any(n in sizes.known for n in node.input)):
         return False
+    if not fractions.suits(node.op_type, operands):
+        return False
     options = {**_options(node), "outputs": len(node.output)}
-    call = _Call(sizes, options, values.get(node.input[0]), operands)
+    call = Call(sizes, options, values.get(node.input[0]), operands)
     try:
         numbers = compute(call)
     except UnknownError:
@@ -51,48 +52,13 @@ def _plain(sizes: Sizes, numbers: Numbers) -> Numbers:
     return Numbers(array, numbers.dtype)
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One node: its attributes and `outputs`, its first input, what is known of its inputs."""
-
-    sizes: Sizes
-    options: Mapping[str, Any]
-    data: Expr
-    given: Sequence[Numbers | None]
-
-    def input(self, index: int) -> Numbers:
-        """What is known of an input.  Raises UnknownError where it is left out."""
-        operand = self.given[index] if index < len(self.given) else None
-        if operand is None:
-            raise UnknownError
-        return operand
-
-    def array(self, index: int = 0) -> Array:
-        """The numbers of an input.  Raises UnknownError where it is left out."""
-        return self.input(index).values
-
-    def ints(self, index: int, name: str, default: Any = None) -> Any:
-        """Axes and the like: an input, or an attribute in older opsets."""
-        if len(self.given) > index and self.given[index] is not None:
-            found = self.array(index)
-            if not all(isinstance(v, int) for v in found.flat):
-                raise UnknownError
-            return [int(v) for v in found.flat]
-        return self.options.get(name, default)
-
-    def same(self, values: Any) -> Numbers:
-        """A result of the first input's type."""
-        first = self.given[0]
-        return Numbers(np.asarray(values, object), "int64" if first is None else first.dtype)
-
-
 def _options(node: Proto) -> dict[str, Any]:
     import onnx
 
     return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
 
 
-def _shape(call: _Call) -> Numbers:
+def _shape(call: Call) -> Numbers:
     extents = call.sizes.shape_of(call.data)
     if extents is None:
         raise UnknownError
@@ -102,28 +68,22 @@ def _shape(call: _Call) -> Numbers:
     return Numbers(sizes)
 
 
-def _size(call: _Call) -> Numbers:
+def _size(call: Call) -> Numbers:
     total: Any = 1
     for extent in _shape(call).values:
         total = total * extent
-    return Numbers(_scalar(total))
+    return Numbers(scalar(total))
 
 
-def _scalar(value: Any) -> Array:
-    scalar = np.empty((), object)
-    scalar[()] = value
-    return scalar
-
-
-def _gather(call: _Call) -> Numbers:
+def _gather(call: Call) -> Numbers:
     index = call.array(1)
     if not all(isinstance(v, int) for v in index.flat):
         raise UnknownError
     taken = np.take(call.array(), index.astype(int), axis=call.options.get("axis", 0))
-    return call.same(taken if isinstance(taken, np.ndarray) else _scalar(taken))  # pyright: ignore[reportUnnecessaryIsInstance]
+    return call.same(taken if isinstance(taken, np.ndarray) else scalar(taken))  # pyright: ignore[reportUnnecessaryIsInstance]
 
 
-def _slice(call: _Call) -> Numbers:
+def _slice(call: Call) -> Numbers:
     array = call.array()
     starts, ends = call.ints(1, "starts"), call.ints(2, "ends")
     axes = call.ints(3, "axes") or list(range(len(starts)))
@@ -135,79 +95,48 @@ def _slice(call: _Call) -> Numbers:
     return call.same(array[tuple(index)])
 
 
-def _split(call: _Call) -> list[Numbers]:
+def _split(call: Call) -> list[Numbers]:
     array, axis, count = call.array(), call.options.get("axis", 0), call.options["outputs"]
     lengths = call.ints(1, "split") or [-(-array.shape[axis] // count)] * count
     return list(map(call.same, np.split(array, np.cumsum(lengths)[:-1], axis=axis)))
 
 
-def _concat(call: _Call) -> Numbers:
+def _concat(call: Call) -> Numbers:
     parts = [call.array(i) for i in range(len(call.given))]
     return call.same(np.concatenate(parts, axis=call.options["axis"]))
 
 
-def _unsqueeze(call: _Call) -> Numbers:
+def _unsqueeze(call: Call) -> Numbers:
     array, axes = call.array(), call.ints(1, "axes")
     rank = array.ndim + len(axes)
     return call.same(np.expand_dims(array, tuple(axis % rank for axis in axes)))
 
 
-def _squeeze(call: _Call) -> Numbers:
+def _squeeze(call: Call) -> Numbers:
     axes = call.ints(1, "axes")
     return call.same(np.squeeze(call.array(), None if axes is None else tuple(axes)))
 
 
-def _reshape(call: _Call) -> Numbers:
+def _reshape(call: Call) -> Numbers:
     wanted = call.ints(1, "shape")
     if 0 in wanted:
         raise UnknownError
     return call.same(call.array().reshape(wanted))
 
 
-def _cast(call: _Call) -> Numbers:
-    kind = _KINDS.get(call.options["to"])
-    if kind is None:
-        raise UnknownError
-    array = call.array()
-    if kind != "bool":
-        return Numbers(array if call.same(array).dtype != "bool" else array * 1, kind)
-    return Numbers(_each(lambda a: call.sizes.truth(a != 0), array), kind)
-
-
-def _each(function: Callable[..., Any], *arrays: Array) -> Array:
-    """A function of each element, operands broadcast."""
-    found = np.broadcast_arrays(*arrays)
-    results = np.empty(found[0].shape, object)
-    for index in np.ndindex(results.shape):
-        results[index] = function(*(array[index] for array in found))
-    return results
-
-
-def _elementwise(function: Callable[..., Any]) -> Callable[[_Call], Numbers]:
-    def compute(call: _Call) -> Numbers:
-        arrays = [call.array(i) for i in range(len(call.given))]
-        return call.same(_each(function, *arrays))
-
-    return compute
-
-
-def _divide(call: _Call) -> Numbers:
-    return call.same(_each(call.sizes.quotient, call.array(), call.array(1)))
-
-
-def _modulo(call: _Call) -> Numbers:
+def _modulo(call: Call) -> Numbers:
     def rest(a: Any, b: Any) -> Any:
         return a - call.sizes.quotient(a, b) * b
 
-    return call.same(_each(rest, call.array(), call.array(1)))
+    return call.same(each(rest, call.array(), call.array(1)))
 
 
-def _compared(compare: Callable[[Any, Any], Any]) -> Callable[[_Call], Numbers]:
-    def compute(call: _Call) -> Numbers:
+def _compared(compare: Callable[[Any, Any], Any]) -> Callable[[Call], Numbers]:
+    def compute(call: Call) -> Numbers:
         def decide(a: Any, b: Any) -> bool:
             return call.sizes.truth(compare(a, b))
 
-        return Numbers(_each(decide, call.array(), call.array(1)), "bool")
+        return Numbers(each(decide, call.array(), call.array(1)), "bool")
 
     return compute
 
@@ -221,16 +150,16 @@ def _equal(a: Any, b: Any) -> Any:
     )
 
 
-def _where(call: _Call) -> Numbers:
-    chosen = _each(lambda c, x, y: x if c else y, *(call.array(i) for i in range(3)))
+def _where(call: Call) -> Numbers:
+    chosen = each(lambda c, x, y: x if c else y, *(call.array(i) for i in range(3)))
     return Numbers(chosen, call.input(1).dtype)
 
 
-def _best(pick: Callable[[Any, Any], Any]) -> Callable[[_Call], Numbers]:
-    def compute(call: _Call) -> Numbers:
+def _best(pick: Callable[[Any, Any], Any]) -> Callable[[Call], Numbers]:
+    def compute(call: Call) -> Numbers:
         result = call.array()
         for i in range(1, len(call.given)):
-            result = _each(pick, result, call.array(i))
+            result = each(pick, result, call.array(i))
         return call.same(result)
 
     return compute
@@ -244,17 +173,17 @@ def _most(a: Any, b: Any) -> Any:
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else tirx.max(a, b)
 
 
-def _product(call: _Call) -> Numbers:
+def _product(call: Call) -> Numbers:
     if call.ints(1, "axes") not in (None, [0], [-1]):
         raise UnknownError
     total: Any = 1
     for value in call.array():
         total = total * value
     kept = call.options.get("keepdims", 1)
-    return call.same(_scalar(total).reshape(1) if kept else _scalar(total))
+    return call.same(scalar(total).reshape(1) if kept else scalar(total))
 
 
-def _filled(call: _Call) -> Numbers:
+def _filled(call: Call) -> Numbers:
     import onnx
 
     shape = call.ints(0, "")
@@ -265,25 +194,20 @@ def _filled(call: _Call) -> Numbers:
     return Numbers(np.full(shape, fill.item(), object), str(fill.dtype))
 
 
-_ARITHMETIC: Mapping[str, Callable[[_Call], Numbers | list[Numbers]]] = MappingProxyType(
+_ARITHMETIC: Mapping[str, Callable[[Call], Numbers | list[Numbers]]] = MappingProxyType(
     {
-        "Add": _elementwise(lambda a, b: a + b),
-        "Cast": _cast,
+        **fractions.ARITHMETIC,
         "Concat": _concat,
         "ConstantOfShape": _filled,
-        "Div": _divide,
         "Equal": _compared(_equal),
         "Gather": _gather,
         "Greater": _compared(lambda a, b: a > b),
         "GreaterOrEqual": _compared(lambda a, b: a >= b),
-        "Identity": _elementwise(lambda a: a),
         "Less": _compared(lambda a, b: a < b),
         "LessOrEqual": _compared(lambda a, b: a <= b),
         "Max": _best(_most),
         "Min": _best(_least),
         "Mod": _modulo,
-        "Mul": _elementwise(lambda a, b: a * b),
-        "Neg": _elementwise(lambda a: 0 - a),
         "ReduceProd": _product,
         "Reshape": _reshape,
         "Shape": _shape,
@@ -291,7 +215,6 @@ _ARITHMETIC: Mapping[str, Callable[[_Call], Numbers | list[Numbers]]] = MappingP
         "Slice": _slice,
         "Split": _split,
         "Squeeze": _squeeze,
-        "Sub": _elementwise(lambda a, b: a - b),
         "Unsqueeze": _unsqueeze,
         "Where": _where,
     }

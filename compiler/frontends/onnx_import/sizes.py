@@ -4,6 +4,7 @@ With fixed shapes folding makes constants of these.  Here the integers are expre
 the open sizes, and known as such to what reads a shape; no tensor is computed.
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +24,9 @@ MOST = 4096
 _LARGEST = 2**31 - 1
 # Sizes are made multiples of no more: six halvings, one after another.
 _LONGEST_STEP = 64
+_FLOATS = ("float32", "float64")
+_MOST_FLOATS = 64
+_FINEST = 64  # steps of a scale by which sizes are multiplied
 _TRIED = range(1, 9)  # so many steps tell whether a proof is worth the time
 
 
@@ -30,9 +34,20 @@ class UnknownError(Exception):
     """A number that does not follow from sizes alone."""
 
 
+@dataclass(frozen=True, eq=False)
+class Fraction:
+    """An integer of TIR over a power of two: a float that follows from sizes."""
+
+    over: Any
+    under: int
+
+
 @dataclass(frozen=True)
 class Numbers:
-    """What is known of a small tensor of integers: `values` holds int, bool or TIR expressions."""
+    """What is known of a small tensor: `values` holds int, bool or TIR expressions.
+
+    Of a tensor of floats these are whole, and others are fractions.
+    """
 
     values: Array
     dtype: str = "int64"
@@ -142,10 +157,18 @@ class Sizes:
         """An expression with its arithmetic done; an int where that leaves a number."""
         if isinstance(size, int | np.integer | np.bool_):
             return size.item() if isinstance(size, np.generic) else size
+        if isinstance(size, Fraction):
+            return self._plain_fraction(size)
         done = self.analyzer.simplify(size)
         if not isinstance(done, tirx.IntImm):
             return done
         return bool(done.value) if str(done.ty.dtype) == "bool" else int(done)
+
+    def _plain_fraction(self, fraction: Fraction) -> Any:
+        over, under = self.plain(fraction.over), fraction.under
+        while under > 1 and self.same(over % 2, 0):
+            over, under = self.plain(over // 2), under // 2
+        return over if under == 1 else Fraction(over, under)
 
     def truth(self, condition: Any) -> bool:
         """Whether a comparison holds for all sizes, or for none.  Raises UnknownError else."""
@@ -188,20 +211,46 @@ class Sizes:
         if not isinstance(value, tvm.ir.GenericConst):
             return None
         array = value.value.numpy()
+        kind = str(array.dtype)
+        if kind in _FLOATS and array.size <= _MOST_FLOATS:
+            parts = _fractions(array)
+            return None if parts is None else Numbers(parts, kind)
         if array.dtype.kind not in "bi" or array.size > MOST:
             return None
-        return Numbers(array.astype(object), str(array.dtype))
+        return Numbers(array.astype(object), kind)
 
     def tensor(self, name: str) -> Expr:
         """What is known as a tensor for an operator that reads it as data."""
         numbers = self.known[name]
         if not numbers.open:
             return constant(np.array(numbers.values.tolist()), numbers.dtype)
-        flat = [tirx.const(v, "int64") if isinstance(v, int) else v for v in numbers.values.flat]
-        value: Expr = relax.op.shape_to_tensor(relax.ShapeExpr(flat))
+        parts = [v if isinstance(v, Fraction) else Fraction(v, 1) for v in numbers.values.flat]
+        value: Expr = relax.op.shape_to_tensor(relax.ShapeExpr([_index(p.over) for p in parts]))
+        if numbers.dtype != "int64":
+            value = relax.op.astype(value, numbers.dtype)
+        if any(part.under > 1 for part in parts):
+            unders = np.array([part.under for part in parts])
+            value = relax.op.divide(value, constant(unders, numbers.dtype))
         if numbers.values.ndim != 1:
             value = relax.op.reshape(value, list(numbers.values.shape))
-        return value if numbers.dtype == "int64" else relax.op.astype(value, numbers.dtype)
+        return value
+
+
+def _fractions(floats: Array) -> Array | None:
+    """Floats as integers, and fractions of some more bits; None where one has too many."""
+    steps = floats.astype(np.float64) * _FINEST
+    if not np.all(np.isfinite(steps)) or np.any(steps != np.floor(steps)):
+        return None
+    if np.any(np.abs(steps) >= _LARGEST):
+        return None
+    made = np.empty(floats.shape, object)
+    for index in np.ndindex(made.shape):
+        step = int(steps[index])
+        under = _FINEST // math.gcd(step, _FINEST)
+        made[index] = step * under // _FINEST
+        if under > 1:
+            made[index] = Fraction(made[index], under)
+    return made
 
 
 def _index(size: Any) -> Expr:

@@ -1,14 +1,11 @@
 """Torch programs as ONNX models, by torch's own exporter."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import origin
-from hybridc.compiler.frontends.torch_import import decompositions, repairs
+from hybridc.compiler.frontends.torch_import import decompositions, exact_numbers, repairs
 from hybridc.compiler.frontends.torch_import.onnx_functions import translations
 
 _OPSET = 20  # the newest for which every converter of the importer was written
@@ -27,7 +24,7 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
     narrow = _has_bfloat16(exported)
     # Another kernel's results have other strides, for which the views behind it were not traced.
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        program = repairs.repaired(decompositions.for_onnx(exported))
+        program = repairs.repaired(exact_numbers.kept(decompositions.for_onnx(exported)))
         _require_reductions(program)
         _require_numbers(program)
         onnx_program = torch.onnx.export(
@@ -97,19 +94,10 @@ def _require_axes(exported: Any) -> None:
 
 def _require_numbers(exported: Any) -> None:
     """Raise ModelError where float64 meets a number that the exporter would round to float32."""
-    from torch.utils._pytree import tree_leaves
-
     for node in exported.graph.nodes:
-        values = [each.meta.get("val") for each in (node, *node.all_input_nodes)]
-        if all(str(getattr(value, "dtype", "")) != "torch.float64" for value in values):
-            continue
-        numbers = [n for n in tree_leaves((node.args, node.kwargs)) if isinstance(n, float)]
-        rounded = next(
-            (n for n in numbers if not math.isnan(n) and float(np.float32(n)) != n), None
-        )
-        if rounded is not None:
+        if (number := exact_numbers.rounded(node)) is not None:
             raise ModelError(
-                f"operator {str(node.target)!r} is not supported with float64 and {rounded!r},"
+                f"operator {str(node.target)!r} is not supported with float64 and {number!r},"
                 " which would be rounded to float32"
             )
 
