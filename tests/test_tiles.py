@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from kernel_builders import PACKED, constant, floats, op, operator
 
 from hybridc.compiler import target
 from hybridc.compiler.hardware.machine import Machine
+from hybridc.schedules.depthwise_conv2d import DepthwiseConv2d
 from hybridc.schedules.products import depthwise, registers, tiling
+from hybridc.schedules.products.contraction import Contraction
 from hybridc.schedules.products.problem import Problem
 
 AVX2, AVX512 = (target.parse(cpu, threads=2) for cpu in ("avx2", "avx512"))
@@ -106,3 +109,20 @@ def test_a_task_of_one_tile_has_all_rows_or_whole_columns() -> None:
             for chunk, width in tiling.possible_tasks(problem, tile, cpu):
                 masked = tile[1] > 1 and 200 % problem.stored(tile[1], width)
                 assert not (masked and chunk == 1 and 100 % tile[0])
+
+
+@pytest.mark.parametrize(("units", "size", "wanted"), [(2.0, 14, 2), (2.0, 40, 1), (1.0, 14, 1)])
+def test_two_units_have_multiply_adds_of_two_vectors_under_way(
+    units: float, size: int, wanted: int
+) -> None:
+    cpu = replace(AVX512, machine=Machine(fma_per_cycle=units))
+    weight = constant(96, 1, 3, 3)
+    build = operator(
+        lambda x: op.nn.conv2d(x, weight, padding=1, groups=96),
+        *floats([1, 96, size, size]),
+        passes=PACKED,
+    )
+    rule = DepthwiseConv2d()
+    matches = [rule.match(func, cpu) for func in build(cpu)]
+    (match,) = [found for found in matches if isinstance(found, Contraction)]
+    assert rule.default(match, cpu)["vectors"] == wanted
