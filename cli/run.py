@@ -12,6 +12,8 @@ from hybridc.cli._options import BACKEND_PLUGIN, THREADS
 if TYPE_CHECKING:
     from hybridc.compiler.model import Array
 
+_LONGEST = 200  # of a file's 255 characters; numbers and endings follow
+
 
 @click.command()
 @click.argument("artifact", type=click.Path(path_type=Path))
@@ -88,7 +90,7 @@ def _paths(names: list[str], folder: Path) -> list[Path]:
     """A file for each output; names of tensors can contain anything, so others are replaced."""
     stems: list[str] = []
     for name in names:
-        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "output"
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".")[:_LONGEST] or "output"
         stems.append(f"{stem}_{len(stems)}" if stem in stems else stem)
     return [folder / f"{stem}.npy" for stem in stems]
 

@@ -20,7 +20,6 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 
 _WINDOW = 3
-_HUGE = 1e36  # sums of nine weights below it are in float32's range
 # Packed weights are larger: Winograd's up to four times, and not every layer takes it.
 _GROWTH = 2
 _KNOWN = 64  # layers of which the kernels are kept: networks repeat theirs
@@ -29,16 +28,15 @@ _KNOWN = 64  # layers of which the kernels are kept: networks repeat theirs
 def is_minimal(conv: Conv2d, weight: Array, target: Target) -> bool:
     """Whether Winograd's filtering applies: 3x3, every pixel, one group, of fp32 or bytes.
 
-    Its transforms would lose most of what bfloat16 keeps, and make weights that are infinite or
-    nearly so NaN.  Bytes become 16 bits wide: as wide as they are multiplied anyway where the CPU
-    has no instruction for them.
+    Its transforms would lose most of what bfloat16 keeps, and make infinite weights NaN.  Bytes
+    become 16 bits wide, as which CPUs without an instruction for them multiply them anyway.
     """
     dense = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
     if not dense or weight.shape[1:3] != (_WINDOW, _WINDOW):
         return False
     if weight.dtype == np.int8:
         return not target.multiplies_bytes and winograd_transforms.fits_integers(weight)
-    return bool(weight.dtype == np.float32 and np.abs(weight).max(initial=0.0) < _HUGE)
+    return weight.dtype == np.float32 and winograd_transforms.fits_floats(weight)
 
 
 def fastest(layer: Layer, choices: tuple[Choice, ...], context: Context) -> Choice:

@@ -22,6 +22,7 @@ from hybridc.compiler.ir.rewrite import (
 )
 from hybridc.compiler.kernels import (
     extrema,
+    gathered_products,
     hyperbolic,
     joins,
     lowerings,
@@ -95,7 +96,7 @@ class Legalize(Pass):
         own = _OWN if context.target.gpu else {**_OWN, **cpu}
         with context.target.tvm:
             lowered = Sequential([DispatchSortScan(), relax.transform.LegalizeOps(own)])(
-                module if context.target.gpu else _scanned(module, context.target)
+                module if context.target.gpu else _by_graph(module, context.target)
             )
         return unless_same(module, lowered)
 
@@ -106,15 +107,24 @@ class Legalize(Pass):
             raise PassError(f"no lowering for {', '.join(left)}")
 
 
-def _scanned(module: IRModule, target: Target) -> IRModule:
-    """The module with kernels of ours for scans and sorts, which the sequence would lower first."""
-    if not calls(module, "cumsum", "sort", "argsort", "topk"):
+def _by_graph(module: IRModule, target: Target) -> IRModule:
+    """The module with kernels of ours that the sequence has no place for.
+
+    Scans and sorts it would lower first, and of a product it does not see what makes the operands.
+    """
+    if not calls(module, "cumsum", "sort", "argsort", "topk", "matmul"):
         return module
     builder = relax.BlockBuilder(module)
 
-    def lower(value: Any, _graph: Any) -> Any:
-        scan = scans.lower(builder, value, target)
-        return sorting.lower(builder, value, target) if scan is None else scan
+    def lower(value: Any, graph: Any) -> Any:
+        for made in (
+            scans.lower(builder, value, target),
+            sorting.lower(builder, value, target),
+            gathered_products.lower(builder, value, graph),
+        ):
+            if made is not None:
+                return made
+        return None
 
     rewritten = rewrite(module, lower)
     functions = builder.get().functions_items()

@@ -122,12 +122,19 @@ def _along_depth(value: Expr, window: _Window) -> Expr:
 
 
 def _slices(x: Expr, value: Expr, window: _Window, tap: int) -> Expr:
-    """Images `[B D, H, W, C]`: of each result along the depth, the slice under a tap."""
-    batch, channels, _, *size = shape(value.args[0])
+    """Images `[B D, H, W, C]`: of each result along the depth, the slice under a tap.
+
+    Those of one volume are taken of images, so that a convolution can read them where they are.
+    """
+    batch, channels, slices, *size = shape(value.args[0])
     depth, start = shape(value)[2], tap * window.dilation
     end = start + window.stride * (depth - 1) + 1
-    taken = op.strided_slice(x, [1], [start], [end], [window.stride], assume_inbound=True)
-    return op.reshape(taken, [batch * depth, *size, channels])
+    alone = batch == 1
+    if alone:
+        x = op.reshape(x, [slices + window.front + window.back, *size, channels])
+    axis, step = int(not alone), window.stride
+    taken = op.strided_slice(x, [axis], [start], [end], [step], assume_inbound=True)
+    return taken if alone else op.reshape(taken, [batch * depth, *size, channels])
 
 
 def _joined(slices: list[Expr], value: Expr, groups: int) -> tuple[Expr, Expr]:

@@ -87,7 +87,7 @@ def _subpixel(value: Expr, target: Target) -> Expr | None:
     if operator(value) != "nn.conv2d_transpose" or value.attrs.data_layout != "NHWC":
         return None
     attrs, (data, weight) = value.attrs, value.args
-    if not are_known(shape(data)[1:3]):
+    if not are_known([*shape(data)[1:3], *shape(weight)]):
         return _channels_first(value)
     if attrs.kernel_layout != "IHWO":
         return _channels_first(value)

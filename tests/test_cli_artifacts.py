@@ -116,10 +116,12 @@ def test_an_artifact_for_another_cpu_is_refused(
 def test_outputs_get_safe_file_names(tmp_path: Path) -> None:
     from hybridc.cli.run import _paths  # pyright: ignore[reportPrivateUsage]
 
-    names = ["../../etc/passwd", "a/b:0", "a_b_0", "..", "", "y"]
+    long = "y" * 300
+    names = ["../../etc/passwd", "a/b:0", "a_b_0", "..", "", "y", long, f"{long}2"]
     paths = _paths(names, tmp_path)
     assert all(path.parent == tmp_path for path in paths)
     assert len(set(paths)) == len(names)
+    assert all(len(path.name) < 220 for path in paths)
     assert [path.name for path in paths[:2]] == ["_.._etc_passwd.npy", "a_b_0.npy"]
 
 

@@ -1,15 +1,20 @@
 """What an ill-conditioned output may be off, and that faults are not excused by it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
+from onnx import TensorProto
+from onnx_models import build, node
 
+from hybridc.compiler import frontend
 from hybridc.compiler.assurance import answers, verify
 from hybridc.compiler.assurance.conditioning import nudged
 from hybridc.compiler.assurance.verify import How
+from hybridc.compiler.frontends.onnx_reference import OnnxReference
 from hybridc.compiler.model import Array, Model, TensorSpec
 
 SIZE = 4096
@@ -121,3 +126,59 @@ def test_faults_of_a_lower_precision_stay_faults() -> None:
         got[0, 7] += fault
         (found,) = answers.compare(model, [feed], [[wanted]], [[got]], How(precision="bf16"))
         assert not found.ok
+
+
+class Alike:
+    """Places of the largest of sums, two of which are alike whatever the inputs are."""
+
+    def __init__(self, weights: Array) -> None:
+        self.weights = weights
+
+    def __call__(self, feed: Mapping[str, Any]) -> list[Array]:
+        sums = feed["x"] @ self.weights
+        return [np.argsort(-sums, axis=-1, kind="stable"), -np.sort(-sums, axis=-1)]
+
+    def rounded(self, move: Callable[[Array], Array]) -> "Alike":
+        return Alike(move(self.weights))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_alike_up_to_rounding_may_stand_in_either_order(known: bool) -> None:
+    columns = np.random.default_rng(1).uniform(1, 2, (64, 3)).astype(np.float32)
+    reference = Alike(np.concatenate([columns, columns[:, :1]], 1) * np.float32([1, 2, 3, 1]))
+    outputs = (TensorSpec("places", (5, 4), "int64"), TensorSpec("sums", (5, 4), "float32"))
+    spec = TensorSpec("x", (5, 64), "float32")
+    asked = reference if known else reference.__call__  # which has no weights to be told
+    model = Model("places", cast("Any", None), (spec,), outputs, asked)
+    feed = {"x": np.random.default_rng(0).uniform(1, 2, (5, 64)).astype(np.float32)}
+    wanted = reference(feed)
+    places = wanted[0][:, [0, 1, 3, 2]]
+    found = answers.compare(model, [feed], [wanted], [[places, wanted[1]]], verify.USUAL)
+    assert [each.ok for each in found] == [known, True]
+    for wrong in (wanted[0][:, [1, 0, 2, 3]], wanted[0] + 1):
+        (found, _) = answers.compare(model, [feed], [wanted], [[wrong, wanted[1]]], verify.USUAL)
+        assert not found.ok
+
+
+def _next(weight: Array) -> Array:
+    return np.nextafter(weight, np.float32(np.inf))
+
+
+def test_weights_of_a_reference_move_and_come_back() -> None:
+    weight = np.ones((3, 2), np.float32)
+    feed = {"x": np.eye(3, dtype=np.float32)}
+    proto = build(
+        [node("MatMul", "x w", "y")],
+        [("x", TensorProto.FLOAT, [3, 3])],
+        [("y", TensorProto.FLOAT, None)],
+        {"w": weight},
+    )
+    module = torch.nn.Linear(3, 2, bias=False)
+    module.weight.data.fill_(1.0)
+    torch_model = frontend.load(module, example_inputs=(torch.eye(3),))
+    for reference, given in (
+        (OnnxReference(proto), feed),
+        (torch_model.reference, {torch_model.inputs[0].name: feed["x"]}),
+    ):
+        assert np.array_equal(cast("Any", reference).rounded(_next)(given)[0], _next(weight))
+        assert np.array_equal(reference(given)[0], weight)

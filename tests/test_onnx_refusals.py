@@ -36,7 +36,7 @@ def test_an_operator_of_a_later_opset() -> None:
 def test_more_elements_than_there_are(k: int) -> None:
     outputs = [("v", FLOAT, None), ("i", INT64, None)]
     model = build([node("TopK", "x k", "v i")], [("x", FLOAT, [3, 5])], outputs, {"k": [k]})
-    refused(model, {"x": np.zeros((3, 5), np.float32)}, f"'TopK' .* {k} of 5 elements")
+    refused(model, {"x": np.zeros((3, 5), np.float32)}, f"'TopK' .*({k} of 5|requested k) elements")
 
 
 def test_more_elements_than_an_open_axis_has() -> None:
@@ -48,3 +48,40 @@ def test_more_elements_than_an_open_axis_has() -> None:
 def test_another_type_than_is_declared() -> None:
     model = build([node("Relu", "x", "y")], [("x", FLOAT, [3])], [("y", INT64, [3])])
     refused(model, {"x": np.zeros(3, np.float32)}, "output 'y' is declared int64, and is float32")
+
+
+IMAGE = [1, 2, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("made", "constants", "message"),
+    [
+        (node("Conv", "x w", "y", kernel_shape=[3, 3]), (3, 2, 2, 3), r"\[3, 3\] and weights of"),
+        (node("Conv", "x w", "y", kernel_shape=[3]), (3, 2, 3, 3), "incorrect size"),
+        (node("Conv", "x w", "y"), (3, 2, 5, 5), "windows that do not fit into 4 elements"),
+        (node("AveragePool", "x", "y", kernel_shape=[9, 2]), (), "do not fit into 4 elements"),
+        (node("AveragePool", "x", "y", kernel_shape=[0, 2]), (), "must only contain positive"),
+        (node("Concat", "x x", "y", axis=7), (), "is not valid"),
+        (node("Flatten", "x", "y", axis=-9), (), "is not valid"),
+    ],
+)
+def test_operators_whose_options_do_not_fit(
+    made: Any, constants: tuple[int, ...], message: str
+) -> None:
+    weights = {"w": np.zeros(constants, np.float32)} if constants else {}
+    model = build([made], [("x", FLOAT, IMAGE)], [("y", FLOAT, None)], weights)
+    refused(model, {"x": np.zeros(IMAGE, np.float32)}, message)
+
+
+def test_blocks_that_are_not_as_many_as_fit() -> None:
+    constants = {"image": np.array([5, 5]), "block": np.array([1, 5])}
+    made = node("Col2Im", "x image block", "y")
+    model = build([made], [("x", FLOAT, [1, 5, 6])], [("y", FLOAT, None)], constants)
+    refused(model, {"x": np.zeros((1, 5, 6), np.float32)}, "6 blocks where 5 fit")
+
+
+def test_complex_numbers_have_a_known_number_of_parts() -> None:
+    """What would be open tells real numbers from complex ones."""
+    model = build([node("DFT", "x", "y")], [("x", FLOAT, [1, 5, "n"])], [("y", FLOAT, None)])
+    with pytest.raises(ModelError, match="numbers of n parts"):
+        load(model)

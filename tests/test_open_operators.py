@@ -95,6 +95,14 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
     },
     "shares": ([node("Softmax", "x", "y", axis=1)], [2, "n", 3], {}),
     "sums": ([node("CumSum", "x axis", "y")], [2, "n", 3], {"axis": np.array(1)}),
+    **{
+        f"sums of those before, {way}": (
+            [node("CumSum", "x axis", "y", exclusive=1, reverse=way == "back")],
+            [2, "n", "m"],
+            {"axis": np.array(1)},
+        )
+        for way in ("ahead", "back")
+    },
     "turned": (
         [node("Transpose", "x", "t", perm=[2, 0, 1]), node("Concat", "t t", "y", axis=0)],
         [2, 3, "n"],
@@ -136,7 +144,7 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
                 node("Slice", "x zeros ends", "y"),
             ],
             ["n", 3, "m"],
-            {"by": np.float32([by, 1, by]), "zeros": np.array([0, 0, 0])},
+            {"by": np.array([by, 1, by], np.float32), "zeros": np.array([0, 0, 0])},
         )
         for operator, name, by in (("Mul", "Floor", 0.75), ("Div", "Ceil", 4))
     },

@@ -157,3 +157,12 @@ def test_the_doctor_keeps_what_a_quiet_machine_showed(
     here = target.parse("cpu")
     known = machine.known(here.cpu, host.cores(), here.vector_bits)
     assert (known == FACTS) == (status == "ok")
+
+
+def test_peaks_are_told_where_nobody_can_keep_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRIDC_CACHE", "/proc/nowhere")
+    monkeypatch.setattr(peaks, "measure", lambda _: Peaks(1e9, 2e9))
+    monkeypatch.setattr(load.Load, "others", lambda _: 0.0)
+    here = target.parse("avx2", 1)
+    assert peaks.peaks(here) == Peaks(1e9, 2e9)
+    assert peaks.known(here) is None

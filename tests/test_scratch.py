@@ -1,6 +1,7 @@
 """Temporary folders: removed by their process, or by the next sweep after it was killed."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -119,3 +120,6 @@ def test_a_place_without_room_for_code_is_told(
         with pytest.raises(InputError, match=f"{place} has 40.96 kB left.* set TMPDIR to another"):
             fails()
     assert not list(place.iterdir())
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
+    with pytest.raises(InputError, match=r"files may have 1 kB at most \(ulimit -f\)"):
+        scratch.check_space()

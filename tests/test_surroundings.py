@@ -95,3 +95,22 @@ def test_lower_limits_of_the_system_stay(tiny_model: Path) -> None:
     done = called(f"ulimit -t 60 && ulimit -d 8000000 && hybridc inspect {tiny_model}")
     assert done.returncode == 0, done.stderr
     assert "MatMul" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["compile", "tune"])
+def test_without_a_c_compiler_the_message_says_so(
+    verb: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    done = subprocess.run(
+        [*HYBRIDC, verb, str(tiny_model)],
+        env={**os.environ, "PATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("hybridc: error: no C compiler is found, and")
+    assert not list(tmp_path.iterdir())

@@ -51,7 +51,7 @@ def check_place(option: str, path: Path, example: str, others: Mapping[str, Path
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}")
     for name, other in others.items():
-        if os.path.realpath(path) == os.path.realpath(other):
+        if path == other or (path.exists() and other.exists() and path.samefile(other)):
             raise InputError(f"{option} {path}: this is {name}; name another file")
     try:
         with tempfile.TemporaryFile(dir=path.parent):

@@ -6,6 +6,7 @@ file then, so that whoever can lock it knows that nobody uses the folder any mor
 
 import fcntl
 import os
+import resource
 import shutil
 import tempfile
 import time
@@ -61,6 +62,12 @@ def check_space() -> None:
     LLVM would end the process.  File systems that do not tell their size have room.
     """
     place = tempfile.gettempdir()
+    most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if most != resource.RLIM_INFINITY and most < _ROOM:
+        raise InputError(
+            f"files may have {format_size(most)} at most (ulimit -f), and code takes up to"
+            f" {format_size(_ROOM)}"
+        )
     status = os.statvfs(place)
     free = status.f_bavail * status.f_frsize
     if status.f_blocks and free < _ROOM:

@@ -18,6 +18,7 @@ from hybridc.compiler.frontends.onnx_graph import (
     training,
 )
 from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, read
+from hybridc.compiler.frontends.onnx_graph.origin import is_of_torch
 from hybridc.compiler.frontends.onnx_graph.writer import opset_of
 from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, fold
@@ -163,7 +164,9 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     functions.leave_out_shadowed(proto)
     _say_one_sided(proto)
     proto = quantized.written_out(training.written_out(proto))
-    proto = operators.expand_all(fold(proto).proto, lambda made: fold(made).proto)
+    # What torch exported need not run in ONNX Runtime.
+    first = fold(proto, strict=not is_of_torch(proto)).proto
+    proto = operators.expand_all(first, lambda made: fold(made).proto)
     static = fold(proto)
     same_padding.write_out(static.proto.graph.node, static.types)
     carried = sub_byte.carried(static.proto, static.types)

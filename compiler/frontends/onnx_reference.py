@@ -13,13 +13,7 @@ import numpy as np
 
 from hybridc.compiler.delegation.runtime_values import ValueSession
 from hybridc.compiler.errors import InputError, ModelError, first_line
-from hybridc.compiler.frontends.onnx_graph import (
-    corners,
-    element_types,
-    liveness,
-    same_padding,
-    transforms,
-)
+from hybridc.compiler.frontends.onnx_graph import element_types, liveness, meaning
 from hybridc.compiler.frontends.onnx_graph.model_file import copied
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers, operators_of
 from hybridc.compiler.model import Array, Feed, as_array
@@ -65,8 +59,28 @@ class OnnxReference:
 
     def release(self) -> None:
         """Give back the memory of a model with many weights; the next call reads them again."""
-        if sum(math.prod(each.dims) for each in self._given.light.graph.initializer) >= _BULK:
+        if self._elements() >= _BULK:
             self._session = None
+
+    def rounded(self, move: Callable[[Array], Array]) -> "OnnxReference | None":
+        """The same model with each matrix of weights moved; None if they are too many to copy.
+
+        Vectors stay: among them are scales of images, by which sizes are computed.
+        """
+        import onnx
+
+        if self._elements() >= _BULK:
+            return None
+        source = self._given.source
+        proto = onnx.load(str(source)) if isinstance(source, Path) else copied(source)
+        for tensor in proto.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+                moved = move(onnx.numpy_helper.to_array(tensor))
+                tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))
+        return OnnxReference(proto)
+
+    def _elements(self) -> int:
+        return sum(math.prod(each.dims) for each in self._given.light.graph.initializer)
 
 
 def _refusal(error: Exception) -> str:
@@ -109,7 +123,7 @@ def _session(given: _Given) -> Any:
         _slow,
     )
     light = given.light
-    if _is_misread(light):
+    if meaning.is_misread(light):
         usual = (_as_meant, _slow_as_meant)
     if not _TWO_BITS.isdisjoint(element_types.kinds_of(light.graph).values()):
         usual = (_as_written, _slow)
@@ -156,15 +170,6 @@ def _options(proto: Any) -> Any:
     return options
 
 
-def _is_misread(proto: Any) -> bool:
-    """Whether ONNX Runtime computes some of it otherwise than ONNX means, or inexactly."""
-    return (
-        corners.are_rounded(proto)
-        or same_padding.are_misread(proto.graph.node)
-        or transforms.are_used(proto.graph)
-    )
-
-
 def _is_narrow(proto: Any) -> bool:
     """Whether inputs or outputs have elements of less than a byte."""
     numbers = _numbers(CARRIERS)
@@ -184,7 +189,7 @@ def _with_older_numbers(given: _Given) -> Any:
 
 
 def _as_meant(given: _Given) -> Any:
-    return _changed(given, _write_meaning)
+    return _changed(given, meaning.write_out)
 
 
 def _slow_as_meant(given: _Given) -> Any:
@@ -192,22 +197,8 @@ def _slow_as_meant(given: _Given) -> Any:
 
     source = given.source
     proto = onnx.load(str(source)) if isinstance(source, Path) else copied(source)
-    _write_meaning(proto)
+    meaning.write_out(proto)
     return _slow(_Given(proto))
-
-
-def _write_meaning(proto: Any) -> None:
-    """Write Resize, padding and transforms so that ONNX Runtime computes what ONNX means."""
-    import onnx
-
-    lower_numbers(proto)
-    corners.write_out(proto)
-    transforms.write_out(proto)
-    graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    types = {value.name: value.type for value in [*graph.input, *graph.value_info]}
-    for tensor in graph.initializer:
-        types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
-    same_padding.write_out(proto.graph.node, types)
 
 
 def _in_plain_locale(given: _Given) -> Any:

@@ -22,7 +22,7 @@ from hybridc.compiler.frontends.torch_import.values import (
     values_of,
     written,
 )
-from hybridc.compiler.frontends.torch_reference import evaluation_mode, torch_reference
+from hybridc.compiler.frontends.torch_reference import TorchReference, evaluation_mode
 from hybridc.compiler.model import Model, TensorSpec
 
 # ONNX first: it imports more architectures (the transformers whole), its shapes are made static
@@ -115,7 +115,7 @@ def load(
         return dataclasses.replace(
             model,
             name=program.name,
-            reference=torch_reference(program.run),
+            reference=TorchReference(program.run, program.original),
             notes=notes,
             examples=examples(program.exported, program.arguments),
         )
@@ -281,7 +281,7 @@ def _directly(program: Program) -> Model:
         module=bound(module),
         inputs=_input_specs(program),
         outputs=output_specs(module, list(program.outputs)),
-        reference=torch_reference(program.run),
+        reference=TorchReference(program.run, program.original),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,25 @@ from hybridc.compiler.errors import InputError, first_line
 from hybridc.compiler.model import Array, Feed, Reference
 
 
-def torch_reference(run: Callable[[dict[str, Any]], Any]) -> Reference:
-    """Compute with torch eager, without gradients: `run` takes tensors by input name.
+@dataclass(frozen=True)
+class TorchReference:
+    """Computes with torch eager, without gradients: `run` takes tensors by input name.
 
-    Outputs are flattened in the order of `torch.export`; what is no tensor is left out.
+    Outputs are flattened in the order of `torch.export`; what is no tensor is left out.  `module`
+    gives what holds the weights.
     """
 
-    def reference(feed: Feed) -> list[Array]:
+    run: Callable[[dict[str, Any]], Any]
+    module: Callable[[], Any]
+
+    def __call__(self, feed: Feed) -> list[Array]:
+        """The outputs; raises InputError if the model does not run on these inputs."""
         import torch
         from torch.utils._pytree import tree_leaves
 
         with torch.no_grad():
             try:
-                result = run({name: _to_torch(array) for name, array in feed.items()})
+                result = self.run({name: _to_torch(array) for name, array in feed.items()})
             except Exception as error:  # the model is the user's own code
                 raise InputError(
                     f"torch rejects the inputs used for comparison: {first_line(error)[:200]};"
@@ -30,7 +37,31 @@ def torch_reference(run: Callable[[dict[str, Any]], Any]) -> Reference:
                 ) from error
         return [to_numpy(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
-    return reference
+    def rounded(self, move: Callable[[Array], Array]) -> Reference:
+        """The same with each matrix of weights moved, while it runs."""
+
+        def reference(feed: Feed) -> list[Array]:
+            with _moved_weights(self.module(), move):
+                return self(feed)
+
+        return reference
+
+
+@contextmanager
+def _moved_weights(module: Any, move: Callable[[Array], Array]) -> Generator[None, None, None]:
+    """Other weights of fp32 in a torch module, and then its own again."""
+    import torch
+
+    found = (each.data for each in module.parameters() if each.ndim > 1)
+    weights = [each for each in found if each.dtype == torch.float32]
+    kept = [each.clone() for each in weights]
+    try:
+        for weight, own in zip(weights, kept, strict=True):
+            weight.copy_(torch.from_numpy(move(own.cpu().numpy())))
+        yield
+    finally:
+        for weight, own in zip(weights, kept, strict=True):
+            weight.copy_(own)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ cache directory.  Rooflines and `hybridc doctor --probe` use them.
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,10 @@ def peaks(target: Target, *, fresh: bool = False) -> Peaks:
     found = measure(target)
     if watch.others() <= load.QUIET:
         kept = {**known, key: asdict(found)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as stream:
-            stream.write(json.dumps(kept, indent=2).encode())
+        with suppress(OSError):  # where nobody may write, they are measured again the next time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as stream:
+                stream.write(json.dumps(kept, indent=2).encode())
     return found
 
 

@@ -27,6 +27,7 @@ Matrix = NDArray[np.float64]
 # The outputs a side for which integers stay integers, and what both of its G are multiplied by.
 INTEGER_SIDE = 2
 DOUBLED = 2
+_HUGE = 1e36  # sums of nine numbers below it are in float32's range
 _LARGEST_BYTE = 255
 
 # The points at which the polynomials are multiplied, by their count; infinity is one more.  Of a
@@ -74,6 +75,11 @@ def transform_filter(weight: Array, outputs: int) -> Array:
         rows = _combined(g, each.astype(np.float64))
         made[:, :, index] = _combined(g, rows.swapaxes(0, 1)).swapaxes(0, 1)
     return made
+
+
+def fits_floats(weight: Array) -> bool:
+    """Whether sums of the weights are numbers: none is infinite, or nearly so."""
+    return bool(np.abs(weight).max(initial=0.0) < _HUGE)
 
 
 def fits_integers(weight: Array) -> bool:

@@ -124,9 +124,9 @@ def _cumulative(operator: str, neutral: int) -> Converter:
         x = s.flip(x, axis=axis) if node.get("reverse", 0) else x
         if node.get("exclusive", 0):
             shape = list(node.shape())
-            first = constant(np.full([*shape[:axis], 1, *shape[axis + 1 :]], neutral), kind)
-            rest = s.strided_slice(x, [axis], [0], [extent - 1])
-            x = s.concat([first, rest], axis=axis) if extent > 1 else first
+            one = constant(np.array(neutral), kind)
+            first = s.broadcast_to(one, [*shape[:axis], 1, *shape[axis + 1 :]])
+            x = s.strided_slice(s.concat([first, x], axis=axis), [axis], [0], [extent])
         x = getattr(s, operator)(x, axis=axis, dtype=kind)
         return s.flip(x, axis=axis) if node.get("reverse", 0) else x
 

@@ -29,15 +29,22 @@ class _Axis:
 def _roi_align(node: Node) -> Expr:
     """The average of a cell's samples, or the largest, which is of each pixel times its weight."""
     mode, density = node.get("mode", "avg"), int(node.get("sampling_ratio", 0))
-    fixed = density > 0 and are_known(node.shape()[2:])
-    if fixed:
+    if density > 0 and are_known(node.shape()[2:]):
         return _sampled(node, density, largest=mode == "max")
     if mode == "max":
         raise UnsupportedError("mode=max and as many samples, or pixels, as only the data tell")
+    return _averaged(node, density)
+
+
+def _averaged(node: Node, density: int) -> Expr:
+    """Averages of as many samples as a region has pixels: TVM's, of regions that have some.
+
+    Of a region without extent, or turned round, they are 0; TVM leaves what was in memory.
+    """
     s, kind = node.scope, dtype(node.inputs[1])
     rois, centred = _regions(node)
     images = s.astype(s.expand_dims(node.inputs[2], axis=[1]), kind)
-    return s.vision.roi_align(
+    averages = s.vision.roi_align(
         node.inputs[0],
         s.concat([images, rois], axis=1),
         pooled_size=_cells(node),
@@ -47,6 +54,12 @@ def _roi_align(node: Node) -> Expr:
         layout="NCHW",
         mode="avg",
     )
+    if not centred:  # such are taken for one pixel
+        return averages
+    left, top, right, bottom = (s.strided_slice(rois, [1], [i], [i + 1]) for i in range(4))
+    inside = s.logical_and(s.greater(right, left), s.greater(bottom, top))
+    inside = s.reshape(inside, [node.shape(1)[0], 1, 1, 1])
+    return s.where(inside, averages, constant(np.zeros(()), dtype(averages)))
 
 
 def _sampled(node: Node, density: int, largest: bool) -> Expr:

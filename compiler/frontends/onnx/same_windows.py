@@ -16,7 +16,8 @@ from hybridc.compiler.ir.rewrite import are_known
 
 # What stands around the input.  Averages do not count what does, and are not among these.
 _FILLS: Mapping[str, float] = {"Conv": 0.0, "MaxPool": -math.inf}
-_WINDOWED = (*_FILLS, "AveragePool", "LpPool", "ConvInteger", "QLinearConv")
+# Operators of windows.  An image smaller than a window has no result, and ONNX Runtime refuses it.
+OF_WINDOWS = frozenset({"AveragePool", "Conv", "ConvInteger", "LpPool", "MaxPool", "QLinearConv"})
 
 
 def framed(node: Node) -> Node:
@@ -25,7 +26,7 @@ def framed(node: Node) -> Node:
     Raises UnsupportedError for operators for which that cannot be done.
     """
     mode = node.get("auto_pad", "NOTSET")
-    if node.operator not in _WINDOWED or not mode.startswith("SAME"):
+    if node.operator not in OF_WINDOWS or not mode.startswith("SAME"):
         return node
     if are_known(node.shape()[2:]):
         return node

@@ -16,7 +16,7 @@ from hybridc.compiler.frontends.onnx.node import (
     is_float,
     static,
 )
-from hybridc.compiler.ir.rewrite import constant
+from hybridc.compiler.ir.rewrite import Extent, are_known, constant
 from hybridc.compiler.model import Array
 
 # A matrix of this side takes 64 MiB in float32; a fast transform would be wanted beyond.
@@ -33,10 +33,11 @@ def _dft(node: Node) -> Expr:
     # The axis became an input in opset 20.
     axis = node.get("axis", 1) if node.opset < 20 else int(node.value(2, -2))
     axis %= rank
+    parts = node.shape()[-1]
     extent = node.shape()[axis]
     usual = 2 * (extent - 1) if inverse and one_sided else extent
     length = int(np.ravel(node.value(1, usual))[0])
-    _check(length, x)
+    _check(length, x, parts)
     moved = to_front(s, wide(s, x), axis, rank)
     if inverse and one_sided:
         spectrum = real_inverse(s, moved, length)
@@ -51,7 +52,9 @@ def wide(s: Expr, x: Expr) -> Expr:
     return s.as_type(x, "float64")
 
 
-def _check(length: int, x: Expr) -> None:
+def _check(length: int, x: Expr, parts: Extent) -> None:
+    if not are_known([parts]) or parts not in (1, 2):
+        raise UnsupportedError(f"numbers of {parts} parts; complex ones have 2, real ones 1")
     if length > _LONGEST:
         raise UnsupportedError(f"a length of {length}; the most is {_LONGEST}")
     if not is_float(x):
@@ -194,7 +197,7 @@ def _stft(node: Node) -> Expr:
     step, window = int(np.ravel(node.value(1))[0]), node.input(2)
     usual = samples if window is None else static(window)[0]
     length = int(np.ravel(node.value(3, usual))[0])
-    _check(length, x)
+    _check(length, x, parts if len(node.shape()) == 3 else 1)
     if window is not None and static(window)[0] != length:
         raise UnsupportedError("a window of another length than the frame's")
     frames = 1 + (samples - length) // step

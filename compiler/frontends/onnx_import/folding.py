@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends.onnx.same_windows import OF_WINDOWS
 from hybridc.compiler.frontends.onnx_graph import slices
 from hybridc.compiler.frontends.onnx_graph.branches import MOST_NODES, Scene, written_out
 from hybridc.compiler.frontends.onnx_graph.liveness import used_names
@@ -53,9 +54,12 @@ def static_shape(kind: Proto | None) -> tuple[int, ...] | None:
     return tuple(dim.dim_value for dim in dims)
 
 
-def fold(proto: Proto) -> StaticGraph:
-    """Fold a model whose inputs are static; control flow that is known by then is written out."""
-    folder = _Folder(proto)
+def fold(proto: Proto, strict: bool = False) -> StaticGraph:
+    """Fold a model whose inputs are static; control flow that is known by then is written out.
+
+    With `strict`, ModelError is raised for a node that ONNX's own inference refuses.
+    """
+    folder = _Folder(proto, strict)
     queue = deque(proto.graph.node)
     while queue:
         node = queue.popleft()
@@ -75,6 +79,7 @@ class _Folder:
     """Walks the nodes in order, knowing the types and constants before each."""
 
     proto: Proto
+    strict: bool = False
     types: dict[str, Proto] = field(default_factory=dict[str, Proto])
     constants: dict[str, Proto] = field(default_factory=dict[str, Proto])
     kept: list[Proto] = field(default_factory=list[Proto])
@@ -165,7 +170,11 @@ class _Folder:
             )
         except onnx.checker.ValidationError as error:  # an operator newer than the model's opset
             raise ModelError(f"node {node.name or node.op_type!r}: {error}") from None
-        except (KeyError, RuntimeError, onnx.defs.SchemaError, onnx.shape_inference.InferenceError):
+        except onnx.shape_inference.InferenceError as error:
+            if self.strict:
+                operators.require_loose(node, error)
+            return {}
+        except (KeyError, RuntimeError, onnx.defs.SchemaError):
             return {}
         return found
 
@@ -206,6 +215,9 @@ class _Folder:
         shapes = [static_shape(kind) for kind in kinds]
         if not shapes or any(shape is None or 0 not in shape for shape in shapes):
             return None
+        given = static_shape(self.types.get(node.input[0])) if node.input else None
+        if node.op_type in OF_WINDOWS and given is not None and 0 not in given:
+            return None  # windows that do not fit, which the importer refuses
         named = zip((name for name in node.output if name), kinds, shapes, strict=True)
         tensors = [_tensor(name, _zeros(kind, shape), kind) for name, kind, shape in named]
         return None if None in tensors else [t for t in tensors if isinstance(t, onnx.TensorProto)]

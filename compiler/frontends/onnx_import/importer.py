@@ -6,7 +6,7 @@ loop nest is a wall for the graph passes, through which no layout passes and not
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -19,18 +19,19 @@ from hybridc.compiler.dims import Dim, Shape
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends import onnx as families
 from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
-from hybridc.compiler.frontends.onnx.same_windows import framed
+from hybridc.compiler.frontends.onnx.same_windows import OF_WINDOWS, framed
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_import import joined_sizes, open_shapes, size_arithmetic
 from hybridc.compiler.frontends.onnx_import.open_node import OpenNode
 from hybridc.compiler.frontends.onnx_import.sizes import Sizes
+from hybridc.compiler.ir.rewrite import are_known, extent_of
 from hybridc.compiler.kernels import resampling
 
 # Operators of any number of operands, each of which has to be there.
 _OF_MANY = frozenset({"Concat", "Einsum", "Max", "Mean", "Min", "SequenceConstruct", "Sum"})
 
-# What a size below has no result of, and ONNX Runtime refuses.
-_OF_WINDOWS = frozenset({"AveragePool", "Conv", "ConvInteger", "LpPool", "MaxPool", "QLinearConv"})
+# Which input holds the weights, as large as an attribute says if it is there.
+_WEIGHTS = MappingProxyType({"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "QLinearConv": 3})
 
 
 class Importer(ONNXGraphImporter):
@@ -70,7 +71,7 @@ class Importer(ONNXGraphImporter):
                 joined_sizes.unite(node, self._nodes, self.sizes, self.bb)
                 super()._construct_nodes(SimpleNamespace(node=[node]))  # pyright: ignore[reportArgumentType]
             _require_sizes(node, self._nodes, self.sizes)
-            if node.op_type in _OF_WINDOWS:
+            if node.op_type in OF_WINDOWS:
                 _require_windows(node, self._nodes, self.sizes)
             if node.op_type == "TopK":
                 _require_elements(node, self._nodes, self.sizes)
@@ -111,6 +112,14 @@ class Importer(ONNXGraphImporter):
     def _convert_operator(
         self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int
     ) -> Any:
+        if op_name in _WEIGHTS:
+            _require_kernel(inputs[_WEIGHTS[op_name]], attrs.get("kernel_shape"))
+        made = self._converted(op_name, inputs, attrs, opset)
+        if op_name in OF_WINDOWS:
+            _require_room(inputs[0], self.bb.normalize(made))
+        return made
+
+    def _converted(self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int) -> Any:
         if op_name in _OF_MANY and None in inputs:  # TVM would follow it as a pointer
             raise UnsupportedError("an operand that is left out")
         count, scope = attrs["tvm_custom"]["num_outputs"], Scope(self.bb)
@@ -150,6 +159,27 @@ def _require_sizes(node: Proto, values: dict[str, Any], sizes: Sizes) -> None:
                 f"open sizes ({', '.join(sizes.variables)}) from which the shape of its result "
                 "does not follow; fix them with --shape"
             )
+
+
+def _require_kernel(weights: Any, kernel: Sequence[int] | None) -> None:
+    """Raise UnsupportedError where weights have another size than an attribute says."""
+    size = _sides(weights.ty)
+    if kernel is not None and size and are_known(size) and size != list(kernel):
+        raise UnsupportedError(f"kernel_shape={list(kernel)} and weights of {size}")
+
+
+def _require_room(image: Any, result: Any) -> None:
+    """Raise UnsupportedError where no window fits into an image."""
+    kind = result.ty.fields[0] if isinstance(result.ty, tvm.ir.TupleType) else result.ty
+    for size, left in zip(_sides(image.ty), _sides(kind), strict=False):
+        if are_known([size, left]) and left < 1 <= size:
+            raise UnsupportedError(f"windows that do not fit into {size} elements")
+
+
+def _sides(kind: Any) -> list[Any]:
+    """The sizes of an image, or of a kernel, behind the first two; none where they are unknown."""
+    extents = getattr(getattr(kind, "shape", None), "values", ())
+    return [extent_of(extent) for extent in extents[2:]]
 
 
 def _require_windows(node: Proto, values: dict[str, Any], sizes: Sizes) -> None:

@@ -12,6 +12,8 @@ from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.writer import domain_of, opset_of
 
 _STANDARD = ("", "ai.onnx")
+# ONNX Runtime takes a number for a list of one here, or the other way.
+_LOOSE = {"Range", "Squeeze", "Unsqueeze"}
 # They draw numbers, at each call others.
 RANDOM = frozenset(
     {
@@ -144,6 +146,13 @@ def _expandable(proto: Proto) -> set[functions.Operator]:
 
 def _operator(node: Proto) -> str:
     return f"operator {node.op_type!r} ({place(node)})"
+
+
+def require_loose(node: Proto, error: Exception) -> None:
+    """Raise ModelError for a node that ONNX's inference refuses, unless ONNX Runtime takes it."""
+    if node.op_type not in _LOOSE:
+        said = str(error).strip().splitlines()[-1].rpartition("Error] ")[2]
+        raise ModelError(f"{_operator(node)} is not valid: {said[:300]}")
 
 
 def draws(proto: Proto) -> bool:

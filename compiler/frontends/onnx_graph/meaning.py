@@ -1,0 +1,29 @@
+"""What ONNX Runtime computes otherwise than ONNX means, in operators that it computes right."""
+
+from typing import Any
+
+from hybridc.compiler.frontends.onnx_graph import corners, same_padding, transforms
+from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers
+
+
+def is_misread(proto: Any) -> bool:
+    """Whether ONNX Runtime computes some of a model otherwise than ONNX means, or inexactly."""
+    return (
+        corners.are_rounded(proto)
+        or same_padding.are_misread(proto.graph.node)
+        or transforms.are_used(proto.graph)
+    )
+
+
+def write_out(proto: Any) -> None:
+    """Write Resize, padding and transforms so that ONNX Runtime computes what ONNX means."""
+    import onnx
+
+    lower_numbers(proto)
+    corners.write_out(proto)
+    transforms.write_out(proto)
+    graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    types = {value.name: value.type for value in [*graph.input, *graph.value_info]}
+    for tensor in graph.initializer:
+        types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+    same_padding.write_out(proto.graph.node, types)
