@@ -1,5 +1,6 @@
 """`hybridc bench`: time an artifact beside other runtimes."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,8 @@ def command(
     from hybridc.compiler.measurement import bench
     from hybridc.compiler.monitoring import observe
 
+    if not math.isfinite(seconds):
+        raise InputError(f"--seconds must be a number of seconds, got {seconds}")
     compiled = source.suffix == ".hyb"
     shapes = shapes_of([] if compiled else [source], shape)
     glance([] if compiled else [source])

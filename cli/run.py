@@ -48,7 +48,8 @@ def command(
     from hybridc.compiler.artifacts.artifact import Artifact
 
     loaded = Artifact.load(artifact, plugin)
-    feed = dict(_read(text) for text in inputs)
+    feed = _feed(inputs)
+    _check_folder(output_dir)
     from hybridc.compiler.model import OpaqueSpec
     from hybridc.compiler.runtime.session import InferenceSession  # what it imports takes seconds
 
@@ -65,6 +66,24 @@ def command(
             click.echo(file)
 
 
+def _feed(texts: tuple[str, ...]) -> "dict[str, Array]":
+    from hybridc.compiler.errors import InputError
+
+    feed: dict[str, Array] = {}
+    for name, array in map(_read, texts):
+        if name in feed:
+            raise InputError(f"--input {name} is given twice")
+        feed[name] = array
+    return feed
+
+
+def _check_folder(folder: Path) -> None:
+    from hybridc.compiler.errors import InputError
+
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output-dir {folder}: not a folder")
+
+
 def _read(text: str) -> "tuple[str, Array]":
     """Read `NAME=FILE.npy`; arrays of Python objects are refused, since those are pickles."""
     from hybridc.compiler.errors import InputError
@@ -77,10 +96,12 @@ def _read(text: str) -> "tuple[str, Array]":
 
 
 def _named(array: "Array", dtype: str) -> "Array":
-    """Restore the type of bfloat16 and the like, which .npy files do not keep."""
+    """Restore the type of bfloat16 and the like, which .npy files do not keep, and byte order."""
     import numpy as np
 
     wanted = np.dtype(dtype)
+    if array.dtype == wanted.newbyteorder():
+        return array.astype(wanted)
     if array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize:
         return array.view(wanted)
     return array

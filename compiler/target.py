@@ -171,6 +171,9 @@ def parse(text: str, threads: int | None = None) -> Target:
         return replace(_cpu(None, threads), kind=CUDA, gpu=_gpu_here())
     if gpus.is_name(text):
         return replace(_cpu(_PORTABLE, threads), kind=CUDA, gpu=gpus.named(text))
+    if instructions.is_cpu(text):
+        written = json.dumps({"kind": "llvm", "mcpu": text})
+        raise InputError(f"the CPU {text} is a target in JSON: {written}")
     known = [CPU, CUDA, *TAGS, *gpus.names()]
     raise InputError(f"target {text!r} is not supported; {hint(text, known)}, or TVM JSON")
 

@@ -70,13 +70,13 @@ class ByteWindows(Tiled):
 
     def knobs(self, match: Contraction) -> Space:
         """Rows and vectors of the tile; row tiles and panels of a task."""
-        points = list(_points(match.problem))
+        points = list(_points(match.problem, match.target))
         names = ("rows", "vectors", "chunk", "panels")
         return {name: tuple(sorted({point[name] for point in points})) for name in names}
 
     def default(self, match: Contraction, target: Target) -> Point:
         """The analytic model's choice; two vectors, which are stored as one, where they fit."""
-        points = list(_points(match.problem))
+        points = list(_points(match.problem, target))
         vectors = max(point["vectors"] for point in points)
         wide = [point for point in points if point["vectors"] == vectors]
         return min(wide, key=lambda point: tiling.estimate(match.problem, point, target))
@@ -102,13 +102,13 @@ class ByteWindows(Tiled):
         return _called(schedule, _Tiles(block, problem, point))
 
 
-def _points(problem: Problem) -> Sequence[Point]:
+def _points(problem: Problem, target: Target) -> Sequence[Point]:
     """All points; two vectors only where panels come in pairs."""
     return [
         {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
         for vectors in ((1,) if problem.panels(1) % 2 else (1, 2))
         for rows in range(1, min(problem.rows, MOST_ROWS) + 1)
-        for chunk, panels in tiling.possible_tasks(problem, (rows, vectors))
+        for chunk, panels in tiling.possible_tasks(problem, (rows, vectors), target)
     ]
 
 

@@ -87,7 +87,7 @@ class WeightOnlyDense(Tiled):
         for rows, vectors in tiling.fitting_tiles(problem, target):
             if not _fits_panels(match, vectors):
                 continue
-            for chunk, panels in tiling.possible_tasks(problem, (rows, vectors)):
+            for chunk, panels in tiling.possible_tasks(problem, (rows, vectors), target):
                 tile = {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
                 yield {**tile, "cached": 1}
 

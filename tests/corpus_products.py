@@ -95,6 +95,14 @@ PRODUCTS: list[tuple[str, Builder]] = [
         operator(_window(7, 100, 3, padding=1, strides=2), *floats([2, 7, 5, 9]), passes=PACKED),
     ),
     (
+        "dense of a panel that is not whole",
+        operator(lambda x: op.matmul(x, constant(13, 44)), *floats([29, 13]), passes=PACKED),
+    ),
+    (
+        "convolution of a panel that is not whole",
+        operator(_window(5, 40, 3, padding=1), *floats([1, 5, 4, 27]), passes=PACKED),
+    ),
+    (
         "convolution of half vectors",
         operator(_window(5, 23, 3, padding=1), *floats([1, 5, 9, 11]), passes=PACKED),
     ),

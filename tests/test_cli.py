@@ -129,6 +129,7 @@ def test_verbs_are_listed_with_whole_sentences(
         (["tune", "m.onnx", "--caches", "hot"], "warm"),
         (["tune", "m.onnx", "--log", "mysql://here"], "postgresql"),
         (["bench", "m.onnx", "--seconds", "-1"], "--seconds"),
+        (["bench", "m.onnx", "--seconds", "nan"], "--seconds must be a number of seconds, got nan"),
         (["tune", "no-such-model.onnx"], "no-such-model.onnx"),
         (["log", "expert", "a.jsonl"], "no verb is named 'log expert'; did you mean 'export'?"),
         (["log", "zzz"], "no verb is named 'log zzz'; known: explain-miss, export, gc"),

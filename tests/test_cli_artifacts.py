@@ -73,6 +73,30 @@ def test_a_wrong_input_of_run(
     assert not Path("out").exists()
 
 
+def test_numbers_in_another_byte_order_are_the_same_numbers(compiled: Path, folder: Path) -> None:
+    x = np.random.default_rng(3).standard_normal((4, 12)).astype(np.float32)
+    np.save("x.npy", x.astype(">f4"))
+    assert entry.run(["run", str(compiled), "--input", "x=x.npy", "--output-dir", "out"]) == 0
+    y = np.load(folder / "out" / "y.npy")
+    np.testing.assert_allclose(y, answer(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--input", "x=x.npy", "--input", "x=x.npy"], "--input x is given twice"),
+        (["--input", "x=x.npy", "--output-dir", "x.npy"], "--output-dir x.npy: not a folder"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_a_wrong_call_of_run(
+    options: list[str], said: str, compiled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save("x.npy", np.zeros((4, 12), np.float32))
+    assert entry.run(["run", str(compiled), *options]) == 2
+    assert_error(capsys, said)
+
+
 @pytest.mark.parametrize("place", [0, 0.3, 0.6, 0.9])
 @pytest.mark.usefixtures("folder")
 def test_an_altered_artifact_is_refused(

@@ -80,6 +80,15 @@ def test_blocks_that_are_not_as_many_as_fit() -> None:
     refused(model, {"x": np.zeros((1, 5, 6), np.float32)}, "6 blocks where 5 fit")
 
 
+@pytest.mark.parametrize("inputs", ["x i", "x i u"])
+def test_indices_of_an_open_number_of_axes(inputs: str) -> None:
+    operator = "GatherND" if inputs == "x i" else "ScatterND"
+    given = [("x", FLOAT, ["n", "n"]), ("i", INT64, [4, "n"]), ("u", FLOAT, [4])]
+    model = build([node(operator, inputs, "y")], given[: len(inputs.split())], [("y", FLOAT, None)])
+    with pytest.raises(ModelError, match=f"'{operator}' .* open"):
+        load(model)
+
+
 def test_complex_numbers_have_a_known_number_of_parts() -> None:
     """What would be open tells real numbers from complex ones."""
     model = build([node("DFT", "x", "y")], [("x", FLOAT, [1, 5, "n"])], [("y", FLOAT, None)])

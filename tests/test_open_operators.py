@@ -103,6 +103,18 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         )
         for way in ("ahead", "back")
     },
+    "marks": ([node("Hardmax", "x", "y", axis=1)], [2, "n", 3], {}),
+    "diagonal": ([node("EyeLike", "x", "e", k=1), node("Add", "x e", "y")], ["n", "m"], {}),
+    "tuples of each batch": (
+        [
+            node("Shape", "x", "shape", end=1),
+            node("Concat", "shape one", "sizes", axis=0),
+            node("Expand", "i sizes", "j"),
+            node("GatherND", "x j", "y", batch_dims=1),
+        ],
+        ["n", 3, 4],
+        {"i": np.array([[-1]]), "one": np.array([1])},
+    ),
     "turned": (
         [node("Transpose", "x", "t", perm=[2, 0, 1]), node("Concat", "t t", "y", axis=0)],
         [2, 3, "n"],

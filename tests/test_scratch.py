@@ -123,3 +123,11 @@ def test_a_place_without_room_for_code_is_told(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
     with pytest.raises(InputError, match=r"files may have 1 kB at most \(ulimit -f\)"):
         scratch.check_space()
+
+
+def test_a_place_whose_name_is_no_text_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TVM takes none."""
+    monkeypatch.setattr(tempfile, "tempdir", os.fsdecode(b"/tmp/caf\xe9"))
+    for check in (scratch.check_code, scratch.check_space):
+        with pytest.raises(InputError, match="a name that is not UTF-8: set TMPDIR"):
+            check()

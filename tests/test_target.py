@@ -159,6 +159,12 @@ def test_wrong_attributes_are_refused(given: object, said: str) -> None:
         target.parse(text)
 
 
+def test_the_name_of_a_cpu_is_led_to_json() -> None:
+    with pytest.raises(InputError, match="the CPU znver4 is a target in JSON: ") as told:
+        target.parse("znver4")
+    assert target.parse(str(told.value).partition(": ")[2]).cpu == "znver4"
+
+
 def test_attributes_of_ones_own_come_after_those_of_the_host(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hybridc.compiler import target
+from hybridc.compiler.hardware.machine import Machine
 from hybridc.schedules.products import depthwise, registers, tiling
 from hybridc.schedules.products.problem import Problem
 
@@ -73,3 +74,35 @@ def test_threads_have_as_many_rows_where_weights_are_near(rows: int) -> None:
     tasks = units // point["chunk"] * (panels // point["panels"])
     most = -(-tasks // AVX512.threads) * point["chunk"] * point["rows"] * point["panels"]
     assert most * AVX512.threads <= 1.04 * rows * panels
+
+
+@pytest.mark.parametrize(
+    ("columns", "vectors", "width", "lanes"),
+    [
+        (40, 3, 1, 8),  # a panel that is alone
+        (45, 3, 1, 16),  # and whose columns have no divisor in common with a vector
+        (48, 3, 1, 16),
+        (40, 2, 2, 16),  # the last panel is a loop of its own
+        (40, 2, 1, 8),  # or is not, where tasks share the panels
+    ],
+)
+def test_lanes_that_are_stored(columns: int, vectors: int, width: int, lanes: int) -> None:
+    problem = Problem(1, 54, 54, columns, 180, 80, 233_280, 16)
+    assert problem.stored(vectors, width) == lanes
+
+
+@pytest.mark.parametrize(("columns", "most"), [(45, 25), (40, 32)])
+def test_columns_that_are_stored_one_by_one_leave_registers_free(columns: int, most: int) -> None:
+    problem = Problem(1, 54, 54, columns, 180, 80, 233_280, 16, halo_bytes=8960)
+    tile = tiling.default(problem, replace(AVX512, machine=Machine(fma_per_cycle=2.0)))
+    assert tile["vectors"] == 3
+    assert (tile["rows"] + 1) * tile["vectors"] < most
+
+
+def test_a_task_of_one_tile_has_all_rows_or_whole_columns() -> None:
+    problem = Problem(1, 1, 100, 200, 300, 1200, 120_000, 16, divided=True)
+    for cpu in (AVX512, replace(AVX512, machine=Machine(fma_per_cycle=2.0))):
+        for tile in tiling.fitting_tiles(problem, cpu):
+            for chunk, width in tiling.possible_tasks(problem, tile, cpu):
+                masked = tile[1] > 1 and 200 % problem.stored(tile[1], width)
+                assert not (masked and chunk == 1 and 100 % tile[0])

@@ -35,6 +35,9 @@ _RUNS = 8
 _FACTOR = 10.0
 # Of many outputs of a reduced precision the one that is off the most is so by four deviations.
 _DEVIATIONS = 4.0
+# What weights are off by: a hundredth of what outputs may be, and a hundred roundings, so that of
+# two scores that differ in their last bits either is the larger in some of the runs.
+_SHARE = verify.TOLERANCES["float32"][0] / 100
 
 
 @dataclass(frozen=True)
@@ -140,16 +143,15 @@ def _off(value: Array, share: float, rng: np.random.Generator) -> Array:
 def _allowances(model: Model, index: int, sample: Sample) -> Iterator[Floats]:
     """By how much each element may be off, beside its tolerance; more the second time.
 
-    First of inputs that change by one rounding, then of weights too, if the reference can change
-    them: a choice has no size that could be multiplied for safety, and so the weights are.
+    First of inputs that change by one rounding, then of weights that are off by more, if the
+    reference can change them: a choice has no size that could be multiplied for safety.
     """
     rng = np.random.default_rng(0)
     answers = (model.reference(nudged(sample.feed, rng)) for _ in range(_RUNS))
     yield (moved := _FACTOR * _movement(sample, answers, index))
     if (rounded := getattr(model.reference, "rounded", None)) is None:
         return
-    share = _FACTOR * float(np.finfo(np.float32).eps)
-    others = (rounded(lambda weight: _off(weight, share, rng)) for _ in range(_RUNS))
+    others = (rounded(lambda weight: _off(weight, _SHARE, rng)) for _ in range(_RUNS))
     found = (other(nudged(sample.feed, rng)) for other in others if other is not None)
     yield np.maximum(moved, _movement(sample, found, index))
 

@@ -48,7 +48,7 @@ class Folder(tempfile.TemporaryDirectory[str]):
 
 def check_code() -> None:
     """Raise InputError if no library can be loaded from temporary folders."""
-    place = tempfile.gettempdir()
+    place = _place()
     if os.statvfs(place).f_flag & os.ST_NOEXEC:
         raise InputError(
             f"{place} is mounted noexec, and compiled code is loaded from a temporary folder: set"
@@ -61,7 +61,7 @@ def check_space() -> None:
 
     LLVM would end the process.  File systems that do not tell their size have room.
     """
-    place = tempfile.gettempdir()
+    place = _place()
     most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if most != resource.RLIM_INFINITY and most < _ROOM:
         raise InputError(
@@ -75,6 +75,18 @@ def check_space() -> None:
             f"{place} has {format_size(free)} left, and code is generated in a temporary folder:"
             f" make room for {format_size(_ROOM)}, or set TMPDIR to another folder"
         )
+
+
+def _place() -> str:
+    """Where temporary folders are made."""
+    place = tempfile.gettempdir()
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"the temporary folder {place!r} has a name that is not UTF-8: set TMPDIR to another"
+        ) from None
+    return place
 
 
 def prepare() -> None:

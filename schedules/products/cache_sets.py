@@ -26,5 +26,5 @@ def stay(stride: int, rows: int, target: Target) -> bool:
 
     The bits of an address within its page choose among as many sets as the L1 cache has.
     """
-    sets = target.l1 // target.l1_ways // LINE
+    sets = max(1, target.l1 // target.l1_ways // LINE)
     return rows * LINE <= distinct(stride, target) / sets * target.l2 / 2

@@ -1,7 +1,6 @@
 """Loops of the block that stores a product, as tiles want them."""
 
 from collections.abc import Sequence
-from math import gcd
 from typing import Any
 
 from tvm import tirx
@@ -35,12 +34,10 @@ def split_columns(
 
     A mask in a vectorised loop would make it scalar.  So a ragged last panel becomes a loop of
     its own; where the panels are spread over tasks it cannot, and lanes are as many as divide
-    the columns.  The accumulators are whole vectors all the same.
+    the columns.  So they are in a panel that is alone, unless they are few.  The accumulators are
+    whole vectors all the same.
     """
-    lanes = problem.lanes
-    ragged = problem.columns % lanes != 0
-    if ragged and width < problem.panels(vectors):
-        lanes = gcd(problem.columns, lanes)
+    lanes = problem.stored(vectors, width)
     group, lane = schedule.split(columns, [None, lanes])
     panel, part = schedule.split(group, [None, vectors * problem.lanes // lanes])
     return panel, part, lane

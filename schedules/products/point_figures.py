@@ -51,7 +51,6 @@ def tiled(problem: Problem, point: Point, target: Target) -> Figures:
     units, panels = problem.units(rows), problem.panels(vectors)
     chunk, width = point["chunk"], point["panels"]
     part = chunk / units
-    ragged = problem.columns % problem.lanes != 0 and width < panels
     panel = problem.depth * vectors * problem.lanes * 4
     sizes = Sizes(
         rows=problem.rows,
@@ -59,7 +58,7 @@ def tiled(problem: Problem, point: Point, target: Target) -> Figures:
         depth=problem.depth,
         tile=(rows, vectors),
         lanes=problem.lanes,
-        vector=gcd(problem.columns, problem.lanes) if ragged else problem.lanes,
+        vector=problem.stored(vectors, width),
         tasks=problem.images * (units // chunk) * (panels // width),
         inputs=problem.image_bytes * part + problem.halo_bytes,
         weights=width * panel,

@@ -1,6 +1,10 @@
 """What the analytic model of products needs to know of a kernel."""
 
 from dataclasses import dataclass
+from math import gcd
+
+# Lanes of the vectors in which a panel is stored that is alone and not whole.
+_FEWEST = 4
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,12 @@ class Problem:
     def panels(self, vectors: int) -> int:
         """Column panels of `vectors` vectors."""
         return -(-self.columns // (vectors * self.lanes))
+
+    def stored(self, vectors: int, width: int) -> int:
+        """Lanes of the vectors that a task of `width` panels stores; a last one may not be whole.
+
+        What ends behind the columns is stored element by element.
+        """
+        panels, shared = self.panels(vectors), gcd(self.columns, self.lanes)
+        alone = panels == 1 and shared >= _FEWEST
+        return shared if width < panels or alone else self.lanes

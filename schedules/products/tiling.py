@@ -31,6 +31,8 @@ _WIDEN = 2.0
 _FLOAT = 4  # bytes
 # What a task may fill of the L2 cache.
 _ROOM = 0.75
+# The share of the registers that accumulators may take beside columns that are stored one by one.
+_UNHINDERED = 0.8
 _MOST_ROWS = 16
 # Cycles of a vector whose column goes to a single set of the L1 cache, measured.
 _STRIP = 8.0
@@ -188,22 +190,40 @@ def _strips(problem: Problem, tile: tuple[int, int], chunk: int, target: Target)
     return _STRIP * rows * vectors / distinct if high and chunk > 1 else 0.0
 
 
-def possible_tasks(problem: Problem, tile: tuple[int, int]) -> Iterator[tuple[int, int]]:
+def possible_tasks(
+    problem: Problem, tile: tuple[int, int], target: Target
+) -> Iterator[tuple[int, int]]:
     """What a task may hold.
 
     A ragged last panel needs a loop of its own, which it can have only where a task has every
-    panel; else its bounds would be checked in the innermost loops of all.  So would those of a
-    ragged last tile be beside a last vector that is not whole, where each task has one tile:
-    100x300x200 takes 167 us in tiles of 13 x 2 so, and 71 in those of 10 x 2 (Emerald Rapids).
+    panel; else its bounds would be checked in the innermost loops of all.
     """
     rows, vectors = tile
     panels = problem.panels(vectors)
     ragged = problem.panels(1) % vectors != 0
-    both = problem.columns % problem.lanes != 0 and problem.height == 1 and problem.rows % rows != 0
     for chunk in divisors(problem.units(rows)):
         for width in (panels,) if ragged else divisors(panels):
-            if not (both and chunk == 1 and width == panels and vectors > 1):
+            if not _hinders(problem, tile, (chunk, width), target):
                 yield chunk, width
+
+
+def _hinders(
+    problem: Problem, tile: tuple[int, int], task: tuple[int, int], target: Target
+) -> bool:
+    """Whether a last vector that is not whole is in the way of the accumulators.
+
+    Where tasks are of one tile each, ragged rows share its loop: 100x300x200 takes 167 us in tiles
+    of 13 x 2 so, and 71 in those of 10 x 2.  Columns of a convolution's only panel that are stored
+    one by one take registers: 20 to 45 channels, 3x3 at 54x54, 432 us in tiles of 9 x 3, and 284 in
+    those of 6 x 3 (Emerald Rapids).
+    """
+    (rows, vectors), (chunk, width) = tile, task
+    if vectors == 1 or problem.columns % problem.stored(vectors, width) == 0:
+        return False
+    if problem.height == 1:
+        return chunk == 1 and problem.rows % rows != 0
+    used = rows * vectors + vectors + 1
+    return problem.panels(vectors) == 1 and used > _UNHINDERED * target.vector_registers
 
 
 def space(problem: Problem, target: Target) -> Space:
@@ -224,7 +244,7 @@ def default(problem: Problem, target: Target) -> Point:
     candidates = [
         (tile, task)
         for tile in fitting_tiles(problem, target)
-        for task in possible_tasks(problem, tile)
+        for task in possible_tasks(problem, tile, target)
     ]
     tile, task = min(candidates, key=lambda pair: kernel_cycles(problem, pair[0], pair[1], target))
     return {"rows": tile[0], "vectors": tile[1], "chunk": task[0], "panels": task[1]}

@@ -16,7 +16,7 @@ from hybridc.compiler.frontends.onnx.node import (
     number,
     static,
 )
-from hybridc.compiler.ir.rewrite import constant
+from hybridc.compiler.ir.rewrite import are_known, constant
 
 # Matrices beyond this side would be written out into too many operators.
 _LARGEST_MATRIX = 16
@@ -126,7 +126,8 @@ def _cumulative(operator: str, neutral: int) -> Converter:
             shape = list(node.shape())
             one = constant(np.array(neutral), kind)
             first = s.broadcast_to(one, [*shape[:axis], 1, *shape[axis + 1 :]])
-            x = s.strided_slice(s.concat([first, x], axis=axis), [axis], [0], [extent])
+            shifted, inside = s.concat([first, x], axis=axis), not are_known([extent])
+            x = s.strided_slice(shifted, [axis], [0], [extent], assume_inbound=inside)
         x = getattr(s, operator)(x, axis=axis, dtype=kind)
         return s.flip(x, axis=axis) if node.get("reverse", 0) else x
 

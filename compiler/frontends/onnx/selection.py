@@ -46,7 +46,23 @@ def _eye_like(node: Node) -> Expr:
     rows, columns = node.shape()
     to = node.get("dtype")
     kind = dtype(node.inputs[0]) if to is None else str(onnx.helper.tensor_dtype_to_np_dtype(to))
-    return constant(np.eye(rows, columns, node.get("k", 0)), kind)
+    k, s = node.get("k", 0), node.scope
+    if are_known([rows, columns]):
+        return constant(np.eye(rows, columns, k), kind)
+    diagonal = s.add(s.reshape(counted(s, rows), [rows, 1]), k)
+    return s.astype(s.equal(diagonal, counted(s, columns)), kind)
+
+
+def _hardmax(node: Node) -> Expr | None:
+    """Of an open axis; others are TVM's."""
+    x, s, rank = node.inputs[0], node.scope, len(node.shape())
+    axis = node.get("axis", -1) % rank
+    extent = node.shape()[axis]
+    if node.opset < 13 or are_known([extent]):
+        return None
+    places = s.reshape(counted(s, extent), [extent if a == axis else 1 for a in range(rank)])
+    largest = s.argmax(x, axis=axis, keepdims=True)
+    return s.astype(s.equal(places, largest), dtype(x))
 
 
 def _trilu(node: Node) -> Expr:
@@ -156,20 +172,45 @@ def _scattered(updates: int) -> Converter:
     """Without updates the data stay as they are; others are left to TVM."""
 
     def convert(node: Node) -> Expr:
+        if node.operator == "ScatterND" and not are_known(node.shape(1)[-1:]):
+            raise UnsupportedError("indices of an open number of axes")
         return node.inputs[0] if 0 in node.shape(updates) else None
 
     return convert
 
 
 def _gather_nd(node: Node) -> Expr:
-    """Indices of no numbers choose all of the data; others are left to TVM."""
+    """Indices of no numbers choose all of the data; others, but for open batches, are TVM's."""
     *outer, chosen = node.shape(1)
     batch = node.get("batch_dims", 0)
+    if not are_known([chosen]):
+        raise UnsupportedError("indices of an open number of axes")
+    if not are_known(node.shape()[:batch]):
+        return _from_each_batch(node, batch)
     if chosen != 0 or 0 in outer:
         return None
     rows, rest = list(node.shape()[:batch]), list(node.shape()[batch:])
     s, ones = node.scope, [1] * (len(outer) - batch)
     return s.broadcast_to(s.reshape(node.inputs[0], [*rows, *ones, *rest]), [*outer, *rest])
+
+
+def _from_each_batch(node: Node, batch: int) -> Expr:
+    """The number of the batch as part of each index, since TVM's kernel needs fixed batches."""
+    *outer, chosen = node.shape(1)
+    rank, s, extents = len(outer), node.scope, node.shape()[batch : batch + chosen]
+    if not chosen or not are_known(extents):
+        raise UnsupportedError("open batches, and indices of open axes")
+    places = [
+        s.broadcast_to(
+            s.reshape(counted(s, size), [size if a == axis else 1 for a in range(rank + 1)]),
+            [*outer, 1],
+        )
+        for axis, size in enumerate(outer[:batch])
+    ]
+    index = s.as_type(node.inputs[1], "int64")
+    ahead = s.add(index, constant(np.array(extents), "int64"))
+    whole = s.concat([*places, s.where(s.less(index, 0), ahead, index)], axis=rank)
+    return s.emit(relax.op.gather_nd(node.inputs[0], whole, 0))
 
 
 def _turned(s: Scope, x: Expr, kind: str) -> Expr:
@@ -225,6 +266,7 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "Compress": _compress,
         "EyeLike": _eye_like,
         "GatherND": _gather_nd,
+        "Hardmax": _hardmax,
         "OneHot": _one_hot,
         "ReverseSequence": _reverse_sequence,
         "Scatter": _scattered(2),

@@ -43,7 +43,7 @@ def _col2im(node: Node) -> Expr:
     dilations, strides = (node.get(name, ones) for name in ("dilations", "strides"))
     blocks = _Blocks(image, block, dilations, strides, node.get("pads", none))
     batch, rows, places = node.shape()
-    if places != math.prod(blocks.counts):
+    if places != math.prod(blocks.counts) or min(blocks.counts) < 1:
         raise UnsupportedError(f"{places} blocks where {math.prod(blocks.counts)} fit")
     channels = rows // math.prod(block)
     flat = s.reshape(x, [batch, channels, math.prod(block), places])

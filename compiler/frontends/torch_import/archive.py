@@ -51,7 +51,7 @@ def read(path: Path) -> Any:
     except ModelError:
         raise
     except Exception as error:  # torch raises whatever its parsers met
-        reason = first_line(error, repr(error))[:200]
+        reason = first_line(error, repr(error)).partition(". ")[0][:200]
         raise ModelError(f"{path}: not a usable .pt2 file: {reason}") from None
 
 

@@ -23,7 +23,7 @@ from hybridc.compiler.frontends.aten import complex  # noqa: A004 - the numbers
 from hybridc.compiler.frontends.aten.call import Call, Converter, part_of, sizes
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
 from hybridc.compiler.frontends.torch_import import decompositions
-from hybridc.compiler.frontends.torch_import.values import argument_values
+from hybridc.compiler.frontends.torch_import.values import argument_values, draws
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.ir.rewrite import constant
 
@@ -112,7 +112,7 @@ class Importer(ExportedProgramImporter):
         if (value := self._evaluated(node)) is not None:
             self._same[node] = value
             return tree_map(_constant, value)
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        if draws(node.target):
             raise ModelError(f"operator {str(node.target)!r} draws random numbers")
         if _complex(node):
             return self._checked(self._of_complex(node), node)

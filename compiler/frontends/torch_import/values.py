@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.frontends.aten import recurrent
 from hybridc.compiler.frontends.torch_reference import to_numpy
 from hybridc.compiler.model import Array, TensorSpec
 
@@ -96,3 +97,11 @@ def _aliases(node: Any) -> bool:
     """Whether a node's result shares memory with its first argument."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and any(a.alias_info for a in schema.arguments[:1])
+
+
+def draws(target: Any) -> bool:
+    """Whether an operator draws numbers; recurrent layers, which are tagged so, do in training."""
+    import torch
+
+    tagged = torch.Tag.nondeterministic_seeded in getattr(target, "tags", ())
+    return tagged and target.__name__ not in recurrent.CONVERTERS
