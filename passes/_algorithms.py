@@ -28,9 +28,8 @@ _KNOWN = 64  # layers of which the kernels are kept: networks repeat theirs
 def is_minimal(conv: Conv2d, weight: Array, target: Target) -> bool:
     """Whether Winograd's filtering applies: 3x3, every pixel, one group, of fp32 or bytes.
 
-    Its transforms would lose most of what bfloat16 keeps, and make weights that are infinite or
-    nearly so NaN.  Bytes become 16 bits wide: as wide as they are multiplied anyway where the CPU
-    has no instruction for them.
+    Its transforms would lose most of what bfloat16 keeps, and make infinite weights NaN.  Bytes
+    become 16 bits wide, as which CPUs without an instruction for them multiply them anyway.
     """
     dense = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
     if not dense or weight.shape[1:3] != (_WINDOW, _WINDOW):

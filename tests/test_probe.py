@@ -129,10 +129,12 @@ def test_cycles_are_those_of_a_core_that_multiplies_wide_vectors(
     """Clocks that vectors slow down make no half units."""
     here, clock = target.parse("cpu", 1), 3.44e9
     monkeypatch.setattr(probe_kernels, "hertz", lambda _: clock)
-    monkeypatch.setattr(probe_kernels, "flops", lambda _: rate * clock * 2 * here.lanes())
+    flops = rate * clock * 2 * here.lanes()
+    rates = {"float32": flops, "bfloat16": 0.49 * flops}
+    monkeypatch.setattr(probe_kernels, "flops", lambda _, dtype="float32": rates[dtype])
     monkeypatch.setattr(probe_kernels, "stream", lambda *_: 50 * clock)
     found = probe.measure(here)
-    assert (found.fma_per_cycle, found.hertz) == (units, hertz)
+    assert (found.fma_per_cycle, found.hertz, found.bf16) == (units, hertz, 0.5)
     assert found.l2_bytes_per_cycle == float(f"{50 * clock / found.hertz:.2g}")
 
 
