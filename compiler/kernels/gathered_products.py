@@ -5,6 +5,7 @@ Exporters gather them first: a copy of as many matrices as there are tokens, wri
 for one product each.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ def lower(builder: Any, value: Expr, graph: Graph) -> Expr | None:
     if operator(value) != "matmul" or not all(map(_takes, (*value.args, value))):
         return None
     left, right = value.args
+    kernel: Callable[[_Chosen, Any], Any]
     if shape(right)[-1] == 1 and (found := _gathered(left, graph)):
         other, kernel = right, _matrix_vector
     elif shape(left)[-2] <= _MOST_ROWS and (found := _gathered(right, graph)):
