@@ -48,7 +48,7 @@ def held(weight: Array, quantized: Any, pack: Any, side: int = 0) -> tuple[Array
     made = transform_filter(pack(weight), side) if side else pack(weight)
     compression.follow(known, weight, pack, made, side)
     found = compression.of(known, made)
-    assert found is not None
+    assert isinstance(found, Compressed)
     return made, found
 
 

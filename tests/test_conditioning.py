@@ -145,7 +145,9 @@ class Alike:
 @pytest.mark.parametrize("known", [True, False])
 def test_what_is_alike_up_to_rounding_may_stand_in_either_order(known: bool) -> None:
     columns = np.random.default_rng(1).uniform(1, 2, (64, 3)).astype(np.float32)
-    reference = Alike(np.concatenate([columns, columns[:, :1]], 1) * np.float32([1, 2, 3, 1]))
+    reference = Alike(
+        np.concatenate([columns, columns[:, :1]], 1) * np.array([1, 2, 3, 1], np.float32)
+    )
     outputs = (TensorSpec("places", (5, 4), "int64"), TensorSpec("sums", (5, 4), "float32"))
     spec = TensorSpec("x", (5, 64), "float32")
     asked = reference if known else reference.__call__  # which has no weights to be told

@@ -194,7 +194,7 @@ def _checked(entry: object, tensors: Mapping[str, Array]) -> tuple[str, Compress
         case {"name": str(name), "bits": int(bits), "side": int(side)} if (
             bits == _HALF
             and (numbers := tensors.get(f"{name}.{NUMBERS}")) is not None
-            and numbers.dtype in (np.float16, ml_dtypes.bfloat16)
+            and numbers.dtype.name in ("float16", "bfloat16")
             and side in _SIDES
             and (not side or numbers.shape[1:3] == _WINDOW)
         ):
