@@ -1,6 +1,7 @@
 """Weights of 8 and 4 bits: what the integers stand for, and the kernels that unpack them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -11,13 +12,14 @@ from hypothesis import strategies as st
 
 from hybridc.compiler import target
 from hybridc.compiler.building.build import compile_kernel
+from hybridc.compiler.hardware.machine import Machine
 from hybridc.compiler.kernels import bfloat16_lowering, weight_only
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.weight_only_dense import WeightOnlyDense
 
-CPU = target.parse("cpu", threads=2)
+CPU = replace(target.parse("cpu", threads=2), machine=Machine())
 RULE = WeightOnlyDense()
 
 

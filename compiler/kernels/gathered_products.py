@@ -21,6 +21,7 @@ _TYPE = "float32"
 _INDICES = ("int32", "int64")
 # Rows of which each reads the matrix again; more are worth a copy that is packed for them.
 _MOST_ROWS = 4
+_MATRIX = 2  # axes
 
 
 def lower(builder: Any, value: Expr, graph: Graph) -> Expr | None:
@@ -28,6 +29,8 @@ def lower(builder: Any, value: Expr, graph: Graph) -> Expr | None:
     if operator(value) != "matmul" or not all(map(_takes, (*value.args, value))):
         return None
     left, right = value.args
+    if min(len(shape(left)), len(shape(right))) < _MATRIX:
+        return None
     kernel: Callable[[_Chosen, Any], Any]
     if shape(right)[-1] == 1 and (found := _gathered(left, graph)):
         other, kernel = right, _matrix_vector

@@ -129,8 +129,8 @@ def library(content: bytes, device: bytes = b"") -> Any:
 
     `device` is the machine code of its kernels on a GPU.
     """
-    scratch.check_code()
     try:
+        scratch.check_code()
         with scratch.Folder() as folder:  # of mode 0700
             path = Path(folder) / "lib.so"
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
