@@ -49,6 +49,16 @@ class Problem:
     narrow: bool = False
     widened: bool = False
 
+    @property
+    def group(self) -> int:
+        """The channels of a group where a vector holds those of several, else 1."""
+        return self.shared if 0 < self.shared < self.lanes else 1
+
+    @property
+    def ordered(self) -> bool:
+        """Whether multiply-adds are ordered: taps share activations, or lanes read their own."""
+        return self.taps > 1 or self.group > 1
+
     def columns_read(self, rows: int) -> float:
         """Activations that a tile reads in one step of the depth."""
         return min(rows * self.taps, (rows - 1) * self.stride + self.taps) / self.taps

@@ -53,21 +53,11 @@ def shared(schedule: Schedule, product: Any, target: Target) -> int:
     return columns if few and wide and columns <= _WIDEST and not embedded else 1
 
 
-def ordered_by(problem: Problem) -> bool:
-    """Whether multiply-adds are to be ordered: taps share activations, or lanes read their own."""
-    return problem.taps > 1 or _group(problem) > 1
-
-
-def _group(problem: Problem) -> int:
-    """The channels of a group where a vector holds those of several, else 1."""
-    return problem.shared if 0 < problem.shared < problem.lanes else 1
-
-
 def mark(schedule: Schedule, update: Any, problem: Problem) -> None:
     """Bring a product's loops into the order that `ordered` takes, and mark them for it."""
     *_, column, depth, _, _, _ = schedule.get_loops(update)
     schedule.reorder(depth, column)
-    schedule.annotate(depth, _MARK, _group(problem))
+    schedule.annotate(depth, _MARK, problem.group)
 
 
 def ordered(func: PrimFunc) -> PrimFunc:
