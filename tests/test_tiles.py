@@ -111,13 +111,14 @@ def test_a_task_of_one_tile_has_all_rows_or_whole_columns() -> None:
                 assert not (masked and chunk == 1 and 100 % tile[0])
 
 
+@pytest.mark.parametrize("rows", [40, 41])
 @pytest.mark.parametrize("units", [1.0, 2.0])
-def test_tiles_of_written_out_rows_divide_them(units: float) -> None:
+def test_tiles_of_written_out_rows_divide_them(units: float, rows: int) -> None:
     """Groups of eight channels, a window of eight: each multiply-add would ask for its row."""
-    problem = Problem(1, 1, 40, 32, 64, 128, 6016, 16, shared=8)
+    problem = Problem(1, 1, rows, 32, 64, 128, 6016, 16, shared=8)
     assert problem.ordered
     cpu = replace(AVX512, machine=Machine(fma_per_cycle=units))
-    assert 40 % tiling.default(problem, cpu)["rows"] == 0
+    assert rows % tiling.default(problem, cpu)["rows"] == 0
 
 
 @pytest.mark.parametrize(("units", "size", "wanted"), [(2.0, 14, 2), (2.0, 40, 1), (1.0, 14, 1)])

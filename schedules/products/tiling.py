@@ -14,7 +14,6 @@ from hybridc.compiler.target import Target
 from hybridc.schedules.products import cache_sets, registers
 from hybridc.schedules.products.problem import Problem
 
-_SOME = 5  # rows of a tile that keep the units busy
 # Cycles until the result of a multiply-add may be added to.
 _LATENCY = 4
 # Multiply-adds a cycle where vectors are narrow.
@@ -214,8 +213,7 @@ def _hinders(
     """Whether last rows or a last vector that are not whole are in the way of the accumulators.
 
     Ordered multiply-adds (`shared_taps`) are written out, and would ask each for its row: a 1-D
-    convolution of 40 pixels in tiles of 14 took four minutes to compile.  Where no tile of some
-    rows divides them, that has to be.
+    convolution of 40 pixels in tiles of 14 took four minutes to compile.
     Where tasks are of one tile each, ragged rows share its loop: 100x300x200 takes 167 us in tiles
     of 13 x 2 so, and 71 in those of 10 x 2.  Columns of a convolution's only panel that are stored
     one by one take registers: 20 to 45 channels, 3x3 at 54x54, 432 us in tiles of 9 x 3, and 284 in
@@ -224,7 +222,7 @@ def _hinders(
     (rows, vectors), (chunk, width) = tile, task
     ragged = problem.height == 1 and problem.rows % rows != 0
     if ragged and problem.ordered:
-        return any(problem.rows % fewer == 0 for fewer in range(_SOME, rows))
+        return True
     if vectors == 1 or problem.columns % problem.stored(vectors, width) == 0:
         return False
     if problem.height == 1:
