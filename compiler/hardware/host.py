@@ -131,7 +131,8 @@ def known_caches() -> dict[str, int]:
     found: dict[str, int] = {}
     for index in sorted((_CPUS / f"cpu{min(allowed_cpus())}/cache").glob("index*")):
         level, kind = read(index / "level").strip(), read(index / "type").strip()
-        number, unit = read(index / "size").strip()[:-1], read(index / "size").strip()[-1:]
+        size = read(index / "size").strip()
+        number, unit = size[:-1], size[-1:]
         if kind != "Instruction" and unit in _UNITS and number.isdigit() and int(number):
             found[level] = int(number) * _UNITS[unit]
     return found
