@@ -10,8 +10,8 @@ from hybridc.schedules.products import contraction, packed, registers
 from hybridc.schedules.products.contraction import Contraction
 from hybridc.schedules.products.tiled import Tiled
 
-# Panels of two vectors are two streams from memory for each thread; with four, eight or one,
-# threads got less of it (Zen 4).
+# Vectors of a panel, which are as many streams from memory for each thread; with one, threads get
+# less of it than with two on every CPU.
 _VECTORS = 2
 # Rows up to which tiles of one vector keep up, where panels do not come in pairs: they load an
 # operand for each multiply-add.  16 x 1024 x 1000 took 406 us from memory so, 298 as other products
@@ -23,12 +23,14 @@ _ROWS = 8
 
 @dataclass(frozen=True)
 class Skinny(Contraction):
-    """A product of few rows; `pairs` tells whether its panels of weights come in pairs.
+    """A product of few rows, whose weights are so many `panels` of one vector each."""
 
-    They do where `pack-weights` put one of zeros behind an odd number of them.
-    """
+    panels: int
 
-    pairs: bool
+    @property
+    def pairs(self) -> bool:
+        """Whether panels come in pairs: `pack-weights` puts one of zeros behind an odd number."""
+        return self.panels % _VECTORS == 0
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,22 @@ class SkinnyDense(Tiled):
             return NotApplicable(f"it has {problem.rows} rows, more than {FEW_ROWS}")
         if not waits_for_weights(problem.rows, problem.depth, problem.columns, target):
             return NotApplicable("its weights fit the L2 cache")
-        pairs = _panels(func) % _VECTORS == 0
-        if problem.rows > _ROWS_ALONE and not pairs:
+        found = Skinny(func, target, problem, _panels(func))
+        if problem.rows > _ROWS_ALONE and not found.pairs:
             return NotApplicable(
                 f"its panels are not pairs, and it has more than {_ROWS_ALONE} rows"
             )
-        return Skinny(func, target, problem, pairs)
+        return found
 
     def default(self, match: Skinny, target: Target) -> Point:
-        """Two vectors by as many rows as registers hold; each panel meets all rows at once."""
-        problem = match.problem
+        """Two vectors by as many rows as registers hold; each panel meets all rows at once.
+
+        Of few rows as many as there are to be streams, where these divide the panels.
+        """
+        problem, streams = match.problem, target.machine.streams
         vectors = _VECTORS if match.pairs else 1
+        if problem.rows <= _ROWS_ALONE and match.panels % streams == 0:
+            vectors = streams
         fitting = [r for r, v in registers.tiles(target) if v == vectors and r <= _ROWS]
         tiles = -(-problem.rows // max(fitting))
         rows = -(-problem.rows // tiles)

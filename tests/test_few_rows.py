@@ -1,5 +1,6 @@
 """Products of few rows stream their weights through the same instructions as those of many."""
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -39,6 +40,21 @@ def test_narrow_types_take_their_instruction(
     match: Any = rule.match(contractions.dense((4, 2048), packed, 2050, data), cpu)
     kernel = rule.schedule(match, rule.default(match, cpu)).mod["main"]
     assert instruction in compile_kernel(kernel, cpu).mod.inspect_source("asm")
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "streams", "vectors"),
+    [(1, 1024, 4, 4), (4, 1024, 4, 4), (5, 1024, 4, 2), (1, 992, 4, 2), (1, 1024, 2, 2)],
+)
+def test_few_rows_have_the_streams_of_weights_that_suit_the_machine(
+    rows: int, columns: int, streams: int, vectors: int
+) -> None:
+    cpu = target.parse("avx512", threads=2)
+    cpu = replace(cpu, machine=replace(cpu.machine, streams=streams))
+    packed = packing.pack_matrix(np.zeros((4096, columns), np.float32), cpu.lanes())
+    rule = SkinnyDense()
+    match: Any = rule.match(contractions.dense((rows, 4096), packed, columns, F32), cpu)
+    assert rule.default(match, cpu)["vectors"] == vectors
 
 
 @pytest.mark.parametrize("cpu", CPUS)

@@ -42,6 +42,7 @@ def test_a_machine_that_nobody_probed_has_the_defaults() -> None:
 def test_a_family_of_cpus_has_its_own(cpu: str, bits: int, multiply_adds: float, l3: float) -> None:
     known = machine.unprobed(cpu, bits)
     assert (known.fma_per_cycle, known.l3_bytes_per_cycle) == (multiply_adds, l3)
+    assert known.streams == (4 if l3 < 10 else 2)
 
 
 @pytest.mark.parametrize(("size", "ways"), [(32, 8), (48, 12)])

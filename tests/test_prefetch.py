@@ -1,5 +1,7 @@
 """Software prefetch in products: where it is added, and where it would only be in the way."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,19 @@ def test_weights_of_few_rows_are_asked_for_a_panel_ahead() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_nothing_is_asked_for_where_arithmetic_takes_far_longer(dtype: str) -> None:
     assert not prefetches(scheduled(rows=4096, depth=8192, columns=1024, dtype=dtype))
+
+
+@pytest.mark.parametrize(("vectors", "asked"), [(2, True), (4, False)])
+def test_no_panel_is_asked_for_that_pushes_out_the_one_in_use(vectors: int, asked: bool) -> None:
+    """Two of 590 KB find room in an L2 cache of 2 MB, two of 1.2 MB do not."""
+    cpu = replace(CPU, l2=2 * 2**20)
+    packed = packing.pack_matrix(np.zeros((4608, 512), np.float32), cpu.lanes())
+    rule = Dense()
+    match = rule.match(contractions.dense((16, 4608), packed, 512, "float32"), cpu)
+    assert not isinstance(match, NotApplicable)
+    point = {"rows": 4, "vectors": vectors, "chunk": 4, "panels": 4}
+    text = str(rule.schedule(match, point).mod["main"].script())
+    assert bool(prefetches(text)) is asked
 
 
 def test_small_tiles_ask_once_in_many_steps() -> None:

@@ -121,7 +121,7 @@ def test_tiles_of_written_out_rows_divide_them(units: float, rows: int) -> None:
     assert rows % tiling.default(problem, cpu)["rows"] == 0
 
 
-@pytest.mark.parametrize(("units", "size", "wanted"), [(2.0, 14, 2), (2.0, 40, 1), (1.0, 14, 1)])
+@pytest.mark.parametrize(("units", "size", "wanted"), [(2.0, 14, 2), (2.0, 40, 2), (1.0, 14, 1)])
 def test_two_units_have_multiply_adds_of_two_vectors_under_way(
     units: float, size: int, wanted: int
 ) -> None:

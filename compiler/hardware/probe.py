@@ -5,7 +5,7 @@ from math import log2
 from hybridc.compiler import settings
 from hybridc.compiler.hardware import load, machine
 from hybridc.compiler.hardware import probe_kernels as kernels
-from hybridc.compiler.hardware.machine import Machine
+from hybridc.compiler.hardware.machine import Machine, unprobed
 from hybridc.compiler.target import Target
 
 
@@ -45,6 +45,7 @@ def measure(target: Target) -> Machine:
         parallel_cycles=float(f"{region:.2g}"),
         measured=True,
         bf16=max(0.5, round(2 * pairs / flops) / 2) if pairs and flops else None,
+        streams=unprobed(target.cpu, target.vector_bits).streams,
     )
 
 

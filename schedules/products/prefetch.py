@@ -18,7 +18,6 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import Schedule as TVMSchedule
 
-from hybridc.compiler.hardware.machine import Machine
 from hybridc.compiler.interfaces import Schedule
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.target import Target
@@ -41,7 +40,7 @@ _LEAST = 0.05
 def ahead(schedule: Schedule, target: Target) -> Schedule:
     """Add prefetches to the loops over the depth of a schedule that is otherwise finished."""
     func = schedule.mod["main"]
-    body = _Writer(func.params, target.machine).visit(func.body, ())
+    body = _Writer(func.params, target).visit(func.body, ())
     return TVMSchedule(tvm.IRModule({"main": func.with_body(body)}), error_render_level="fast")
 
 
@@ -91,8 +90,8 @@ class _Request:
 class _Writer:
     """Rewrites the body of one function."""
 
-    def __init__(self, params: Sequence[Any], machine: Machine) -> None:
-        self.params, self.machine = list(params), machine
+    def __init__(self, params: Sequence[Any], target: Target) -> None:
+        self.params, self.target = list(params), target
 
     def visit(self, node: Statement, outer: tuple[Any, ...]) -> Statement:
         """Find the register tiles; `outer` are the loops around the node within its task."""
@@ -162,6 +161,8 @@ class _Writer:
         lines = -(-_elements(update, region) * size // _LINE)
         if not moving or not self._pays(lines, update, _counted([*tiles, *update.depth])[1]):
             return []
+        if tiles and 2 * lines * _LINE > self.target.l2:
+            return []  # it would push out the panel that the next tile reads again
         panel, panels = _counted(moving)
         coming = _uncounted(tirx.min(panel + 1, panels - 1), moving)
         indices = [vector_loops.substitute(index, coming) for index in indices]
@@ -176,8 +177,9 @@ class _Writer:
         """Whether lines take a share worth mentioning of the time of so many steps."""
         unrolled = (loop for loop in update.loops if int(loop.kind) == tirx.ForKind.UNROLLED)
         multiply_adds = steps * prod(int(loop.extent) for loop in unrolled)
-        cycles = multiply_adds / self.machine.fma_per_cycle
-        return lines * _LINE / self.machine.dram_bytes_per_cycle >= _LEAST * cycles
+        machine = self.target.machine
+        cycles = multiply_adds / machine.fma_per_cycle
+        return lines * _LINE / machine.dram_bytes_per_cycle >= _LEAST * cycles
 
     def _argument(self, region: Any) -> bool:
         return any(region.source.same_as(param) for param in self.params)
