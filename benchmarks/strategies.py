@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=count, default=20, help="of each strategy (%(default)s)")
     parser.add_argument("--trials", type=count, default=64, help="of each kernel (%(default)s)")
     parser.add_argument("--strategies", help="these alone, with + between")
-    parser.add_argument("--data", type=Path, default=SWEEPS[512], help="a sweep (%(default)s)")
+    parser.add_argument("--data", type=Path, default=SWEEPS[512, 1.0], help="a sweep (%(default)s)")
     options = parser.parse_args()
     every_name = [*strategies.catalogue().names(), *LEARNED]
     names = options.strategies.split("+") if options.strategies else every_name

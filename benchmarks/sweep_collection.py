@@ -23,15 +23,19 @@ from hybridc.compiler.tuning.features import PLAIN, Features
 from hybridc.compiler.tuning.strategies import search_task
 
 _FOLDER = Path(__file__).parent / "data"
-# By the bits of a vector of the machine that was swept: of AVX-512, and of AVX2.
-SWEEPS = {512: _FOLDER / "sweep.npz", 256: _FOLDER / "sweep-avx2.npz"}
+# By the bits of a vector of the machine that was swept, and how many of them it multiplies at once.
+SWEEPS = {
+    (512, 1.0): _FOLDER / "sweep.npz",
+    (512, 2.0): _FOLDER / "sweep-two-units.npz",
+    (256, 2.0): _FOLDER / "sweep-avx2.npz",
+}
 # What counts as near the best.
 _NEAR = 1.05
 
 
 def collect(folder: Path, chosen: Target) -> None:
     """Write what was timed, with the features of each point, as one file."""
-    file = SWEEPS[chosen.vector_bits]
+    file = SWEEPS[chosen.vector_bits, chosen.machine.fma_per_cycle]
     sweeps = list(_collected(folder, chosen))
     about = {
         "processor": host.cpu_model(),
