@@ -1,7 +1,7 @@
-"""Train the pretrained cost model on the recorded sweeps, and say how well it ranks.
+"""Train the pretrained cost models on the recorded sweeps, and say how well they rank.
 
     python benchmarks/train_cost_model.py             print the figures on held-out kernels
-    python benchmarks/train_cost_model.py --save      train on all, write the model and its card
+    python benchmarks/train_cost_model.py --save      train on all, write the models and their cards
 
 Held out: the kernels are dealt into folds, and those of a fold are ranked by a model that learned
 from the others; a kernel that was swept on two machines is held out of both.
@@ -23,7 +23,9 @@ from hybridc.compiler.tuning import cost_model, simulate
 from hybridc.compiler.tuning.cost_model import CostModel
 from hybridc.compiler.tuning.simulate import Sweep
 
-CARD = cost_model.PRETRAINED.with_suffix(".md")
+# What each model of the package learns from.
+_OTHERS, _AVX2, _TWO_UNITS = SWEEPS[512, 1.0], SWEEPS[256, 2.0], SWEEPS[512, 2.0]
+MODELS = {cost_model.OTHERS: (_OTHERS, _AVX2), cost_model.TWO_UNITS: (_TWO_UNITS, _AVX2)}
 FOLDS = 5
 # Draws of candidates whose predicted best is looked at; how many at a time; how near it has to be.
 _DRAWS, _CANDIDATES, _NEAR = 200, 64, 1.05
@@ -134,9 +136,9 @@ measuring itself reaches.
 {table(joint, own)}"""
 
 
-def card(found: Sequence[Machine], figures: str) -> str:
-    """What is to be known of the model."""
-    size = cost_model.PRETRAINED.stat().st_size
+def card(model: Path, found: Sequence[Machine], figures: str) -> str:
+    """What is to be known of a model."""
+    size = model.stat().st_size
     swept = "\n".join(
         f"* `benchmarks/data/{each.file.name}` (SHA-256 begins"
         f" `{hashlib.sha256(each.file.read_bytes()).hexdigest()[:16]}`):"
@@ -166,25 +168,42 @@ there are fewer) is mostly within 5 % of the real best.
 """
 
 
-def main() -> None:
-    """Print the figures; with `--save`, write the model."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--save", action="store_true", help="write the model and its card")
-    parser.add_argument("--data", type=Path, nargs="+", default=list(SWEEPS.values()))
-    options = parser.parse_args()
-    found = machines(options.data)
-    every = [kernel for machine in found for kernel in machine.sweeps]
-    models = held_out(every)
+def figures(found: Sequence[Machine]) -> str:
+    """How well a model of these machines ranks the held-out kernels of each."""
+    models = held_out(_kernels(found))
     parts: list[str] = []
     for machine in found:
         own = held_out(machine.sweeps) if len(found) > 1 else models
         ranked = [[ranking(s, by[s.name]) for s in machine.sweeps] for by in (models, own)]
         parts.append(told(machine, *ranked))
-    figures = "\n\n".join(parts)
-    print(figures)
-    if options.save:
-        cost_model.train([kernel.group for kernel in every]).save(cost_model.PRETRAINED)
-        CARD.write_text(card(found, figures))
+    return "\n\n".join(parts)
+
+
+def save(model: Path, found: Sequence[Machine], measured: str) -> None:
+    """Train a model on all kernels of these machines; write it and its card."""
+    cost_model.train([kernel.group for kernel in _kernels(found)]).save(model)
+    model.with_suffix(".md").write_text(card(model, found, measured))
+
+
+def _kernels(found: Sequence[Machine]) -> list[Sweep]:
+    return [kernel for machine in found for kernel in machine.sweeps]
+
+
+def main() -> None:
+    """Print the figures; with `--save`, write the models."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--save", action="store_true", help="write the models and their cards")
+    parser.add_argument("--data", type=Path, nargs="+", help="sweeps of one model that is not kept")
+    options = parser.parse_args()
+    if options.data:
+        print(figures(machines(options.data)))
+        return
+    for model, files in MODELS.items():
+        found = machines(files)
+        measured = figures(found)
+        print(f"## {model.name}\n\n{measured}\n")
+        if options.save:
+            save(model, found, measured)
 
 
 if __name__ == "__main__":

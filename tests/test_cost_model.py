@@ -1,5 +1,6 @@
 """The cost model ranks, is kept in one file, knows what it does not know; features are whole."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,15 @@ def test_a_missing_model_and_one_of_other_features_are_said_in_a_line(
 def test_missing_xgboost_is_said_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "xgboost", None)
     with pytest.raises(InputError, match=r"pip install 'hybridc\[tune\]'"):
-        cost_model.load(cost_model.PRETRAINED)
+        cost_model.load(cost_model.OTHERS)
+
+
+def test_a_machine_has_the_model_of_its_kind() -> None:
+    cpu = target.parse("avx512", threads=2)
+    for units, file in ((1.0, cost_model.OTHERS), (2.0, cost_model.TWO_UNITS)):
+        facts = replace(cpu.machine, fma_per_cycle=units)
+        assert cost_model.pretrained(replace(cpu, machine=facts)) == file
+    assert cost_model.pretrained(target.parse("avx2")) == cost_model.OTHERS
 
 
 def test_features_outside_what_was_learned_are_foreign(model: CostModel) -> None:

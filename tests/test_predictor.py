@@ -107,11 +107,11 @@ def test_ones_own_cost_model_that_is_of_no_use_gives_way_to_the_packages(
 ) -> None:
     pytest.importorskip("xgboost")
     monkeypatch.setattr(cost_model, "own", lambda: tmp_path / "own.ubj")
-    assert cost_model.note() == ""
+    assert cost_model.note(kernel.target) == ""
     foreign = b"of another XGBoost"
     cost_model.own().write_bytes(foreign + cost_model.blake3(foreign).digest())
     assert Predictor(kernel).guide == "learned"
-    told = cost_model.note()
+    told = cost_model.note(kernel.target)
     assert told.startswith(f"points were ranked by the package's cost model: cost model {tmp_path}")
     assert told.endswith("made by another version of XGBoost; retrain it")
 
@@ -125,8 +125,8 @@ def test_a_cost_model_that_is_of_no_use_stops_nothing(
     else:
         foreign = tmp_path / "cost_model.ubj"
         foreign.write_bytes(content)
-        monkeypatch.setattr(cost_model, "PRETRAINED", foreign)
-    assert "without the learned cost model: cost model " in cost_model.note()
+        monkeypatch.setattr(cost_model, "pretrained", lambda _: foreign)
+    assert "without the learned cost model: cost model " in cost_model.note(kernel.target)
     every = points(kernel)
     score = Predictor(kernel).score([], Looker(kernel))
     assert score is not None

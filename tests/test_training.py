@@ -112,12 +112,13 @@ def test_ones_own_log_teaches_the_cost_model(
     assert "instead of the one that was there" in capsys.readouterr().out
     rows = kernels[0].predictor.features.of(points(kernels[0]))
     wanted = [seconds(point) for point in points(kernels[0])]
-    taught, shipped = cost_model.load(cost_model.own()), cost_model.load(cost_model.PRETRAINED)
+    target = kernels[0].kernel.target
+    taught, shipped = map(cost_model.load, (cost_model.own(), cost_model.pretrained(target)))
     assert cost_model.kendall(taught.predict(rows), wanted) > 0.8
     assert cost_model.kendall(shipped.predict(rows), wanted) < 0.8
     assert taught.knows(rows)
     cost_model.own().write_bytes(b"torn")
-    assert str(cost_model.own()) in cost_model.note()
+    assert str(cost_model.own()) in cost_model.note(target)
 
 
 def test_what_is_held_out_teaches_nothing(
@@ -186,7 +187,7 @@ def test_a_strategy_that_asks_no_model_is_said(
     score(points(task))
     assert explained.of(task)["ranked_by"] == "learned"
     monkeypatch.setattr(cost_model, "own", lambda: Path("/nowhere"))
-    monkeypatch.setattr(cost_model, "PRETRAINED", Path("/nowhere"))
+    monkeypatch.setattr(cost_model, "pretrained", lambda _: Path("/nowhere"))
     fresh = Task(task.kernel, 1, task.workload, task.search, task.history)
     told = explained.of(fresh)
     assert (told["ranked_by"], told["tau_learned"]) == ("analytic", None)

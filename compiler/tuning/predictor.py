@@ -157,7 +157,7 @@ class Predictor:
         from hybridc.compiler.tuning import cost_model
 
         try:
-            return cost_model.best()[0]
+            return cost_model.best(self.kernel.target)[0]
         except InputError:
             return None
 

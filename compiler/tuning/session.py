@@ -177,7 +177,7 @@ def _notes(tuned: Tuned, log: TuningLog) -> list[str]:
     if tuned.reason == LATE and not tuned.measured:
         found.append(_TOO_LITTLE.format(tuned.seconds))
     elif tuned.measured:
-        found.append(cost_model.note())
+        found.append(cost_model.note(tuned.tasks[0].kernel.target))
     return [*filter(None, found)]
 
 

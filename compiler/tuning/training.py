@@ -81,7 +81,8 @@ def train(
             f"training takes {_KERNELS} kernels with {_POINTS} points or more in {log.name}, and"
             f" these models have {len(found)}: tune them first (`hybridc tune`)"
         )
-    base = cost_model.load(cost_model.PRETRAINED)
+    target = next(iter(kernels.values())).kernel.target
+    base = cost_model.load(cost_model.pretrained(target))
     before, after = _held_out(found, base, progress)
     file = cost_model.own() if after >= before else None
     every = [group for groups in found for group in groups]
