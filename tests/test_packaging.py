@@ -15,7 +15,7 @@ FOLDERS = ("autotune", "cli", "compiler", "passes", "schedules")
 PACKAGED = {
     f"hybridc/{path.relative_to(ROOT)}"
     for folder in FOLDERS
-    for pattern in ("*.py", "*.cuh", "cost_model.*")
+    for pattern in ("*.py", "*.cuh", "cost_model*.*")
     for path in (ROOT / folder).rglob(pattern)
     if path.suffix != ".pyc"
 } | {"hybridc/__init__.py", "hybridc/onnx_backend.py", "hybridc/py.typed"}
