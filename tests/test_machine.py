@@ -90,6 +90,7 @@ def test_the_description_of_a_target_builds_it_again() -> None:
     [
         ({"machine": {"herz": 1}}, "a machine is described by fma_per_cycle, hertz"),
         ({"machine": {"hertz": "fast"}}, "a machine's hertz is a positive number, got 'fast'"),
+        ({"machine": {"streams": 3}}, "a machine's streams is 1, 2, 4 or 8, got 3"),
         ({"machine": {"measured": 1}}, "a machine's measured is true or false, got 1"),
         ({"machine": []}, "a machine is described by"),
         ({"caches": [1, 2]}, "caches must be three sizes in bytes"),

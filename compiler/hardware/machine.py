@@ -60,6 +60,7 @@ class Machine:
         return asdict(self)
 
 
+_STREAMS = (1, 2, 4, 8)
 _NARROW = Machine(fma_per_cycle=1.0)
 # Intel's servers since Skylake: a mesh joins the slices of their last cache, from which a core gets
 # about half of what the ring of others brings it (measured on Emerald Rapids: 8.8 bytes a cycle).
@@ -101,9 +102,11 @@ def from_json(data: object) -> Machine:
         value = data.get(name, 1.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15:
             raise InputError(f"a machine's {name} is a positive number, got {value!r:.40}")
+    if data.get("streams", 1) not in _STREAMS:
+        raise InputError(f"a machine's streams is 1, 2, 4 or 8, got {data['streams']!r:.40}")
     if not isinstance(data.get("measured", False), bool):
         raise InputError(f"a machine's measured is true or false, got {data['measured']!r:.40}")
-    return Machine(**data)
+    return Machine(**{**data, "streams": int(data.get("streams", Machine.streams))})
 
 
 def known(cpu: str, threads: int, vector_bits: int) -> Machine:
