@@ -9,7 +9,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 PROJECT := $(INSTALL) --no-build-isolation -e
 FOUND := pyproject.toml constraints.txt
 # A process for each core; each takes some GB, and the kernels it tests run on two threads.
-JOBS := -n auto --maxprocesses 4
+# Tests of one file stay together, for what they share is made by each process that has some of them.
+JOBS := -n auto --maxprocesses 4 --dist worksteal
 
 # pyright brings its own node and its own sources, and asks nobody for newer ones.
 export PYRIGHT_PYTHON_GLOBAL_NODE := 0

@@ -196,6 +196,9 @@ def _folder() -> Path:
     header.write_text("\n".join(f'#include "{path}"' for path in both))
     _compile(*_WATCHED, "-x", "c++-header", str(header), "-o", f"{header}.gch")
     _compile("-c", str(HERE / "cuda_emulator_watch.cpp"), "-o", str(folder / "watch.o"))
+    # Its accesses are watched as a program's own are.
+    run = str(HERE / "cuda_emulator_run.cpp")
+    _compile(*_WATCHED, "-c", run, "-o", str(folder / "run.o"))
     return folder
 
 
@@ -214,5 +217,6 @@ def _library(program: str) -> Any:
         header, unit = str(_folder() / "emulator.h"), str(path.with_suffix(".o"))
         _compile(*_WATCHED, "-c", "-include", header, str(text), "-o", unit)
         # Linked without the sanitizer's flag, that is, without its runtime.
-        _compile("-shared", unit, str(_folder() / "watch.o"), "-o", str(path))
+        shared = [str(_folder() / name) for name in ("watch.o", "run.o")]
+        _compile("-shared", unit, *shared, "-o", str(path))
     return ctypes.CDLL(str(path))

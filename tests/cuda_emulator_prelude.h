@@ -15,27 +15,6 @@ struct Tail {
       if (at[i] != 0xFF) fail("what lies behind an array of a thread is written");
   }
 };
-inline void check(const void* pointer, int bytes) {
-  auto address = reinterpret_cast<uintptr_t>(pointer);
-  if (address % bytes) fail("an access is not aligned");
-}
-inline void check_shared(const void* pointer, int bytes) {
-  check(pointer, bytes);
-  auto at = static_cast<const unsigned char*>(pointer);
-  // Of the block, or by way of `hybridc_beside` of another one of the cluster.
-  size_t place = at - shared_base(0), apart = shared_apart();
-  if (place / apart >= cluster_blocks || place % apart + bytes > shared_bytes)
-    fail("an access is outside of the block's shared memory");
-}
-inline void copy(void* to, const void* from, int valid, int bytes) {
-  check_shared(to, bytes);
-  if (valid) {
-    check(from, bytes);
-    watch_read(from, valid);
-  }
-  watch_copy(to, bytes, false);
-  threads[current].open.push_back(Copy{to, from, valid, bytes});
-}
 }  // namespace emulated
 
 inline void hybridc_copy16(void* to, const void* from, int valid) {
@@ -47,18 +26,10 @@ inline void hybridc_copy8(void* to, const void* from, int valid) {
 inline void hybridc_copy4(void* to, const void* from, int valid) {
   emulated::copy(to, from, valid, 4);
 }
-inline void hybridc_commit() {
-  auto& t = emulated::threads[emulated::current];
-  t.groups.push_back(std::move(t.open));
-  t.open.clear();
-}
+inline void hybridc_commit() { emulated::commit(); }
 template <int n>
 void hybridc_wait() {
-  auto& groups = emulated::threads[emulated::current].groups;
-  while (static_cast<int>(groups.size()) > n) {
-    for (const auto& copy : groups.front()) emulated::arrive(copy);
-    groups.pop_front();
-  }
+  emulated::wait_for_copies(n);
 }
 inline void hybridc_prefetch(const void* from) { watch_read(from, 1); }
 inline void hybridc_whole(const void*) {}

@@ -1,5 +1,6 @@
 // Products of warpgroups, from the descriptions in NVIDIA's PTX manual 9.0.
 #pragma once
+#include <vector>
 
 namespace emulated {
 // Where an element lies in a tile that is swizzled by 128 bytes: bits 4 to 6 of an address are those
@@ -33,7 +34,7 @@ void wgmma(float* sums, const void* left, const void* right, bool left_by, bool 
       if (i % 2 == 0 && i < 4 && q == 0) watch_async_read(elements(i, k).first, 2);
       if (i % 4 < 2 && lane() < 4) watch_async_read(elements(i, k).second, 2);
     }
-  threads[current].products.push_back([=] {
+  begin_product([=] {
     for (int i = 0; i < columns / 2; ++i)
       for (int k = (sums[i] = begins ? 0 : sums[i], 0); k < 64; ++k) {
         auto [a, b] = elements(i, k);
@@ -69,7 +70,7 @@ void wgmma_held(float* sums, const unsigned* weights, const void* right, bool by
   for (int i = 0; i < columns / 2; ++i)
     for (int k = 0; k < 64; ++k)
       if (i % 4 < 2 && lane() < 4) watch_async_read(element(i, k), 2);
-  threads[current].products.push_back([=] {
+  begin_product([=] {
     if (std::memcmp(given.data(), weights, 64)) fault = "a product's operand is overwritten";
     for (int i = 0; i < columns / 2; ++i)
       for (int k = 0; k < 64; ++k)
@@ -84,11 +85,7 @@ void wgmma_held(float* sums, const unsigned* weights, const void* right, bool by
   }
 template <int n>
 void products() {
-  auto& waiting = emulated::threads[emulated::current].products;
-  while (static_cast<int>(waiting.size()) > n) {
-    waiting.front()();
-    waiting.pop_front();
-  }
+  emulated::wait_for_products(n);
 }
 #define HELD(TYPE, T, N)                                                                    \
   template <int by_depth>                                                                  \

@@ -75,7 +75,10 @@ def reference(func: PrimFunc, arrays: Iterable[Array]) -> list[Array]:
     here = target.parse("cpu")
     module = bfloat16_lowering.lower(module, here, bfloat16_lowering.takes_bits)
     tensors = [to_tensor(array) for array in held]
-    tvm.compile(module, target="llvm")["main"](*tensors)
+    # It runs once, which takes less time than LLVM's later levels of optimisation.
+    tvm.compile(module, target=tvm.target.Target({"kind": "llvm", "opt-level": 1}))["main"](
+        *tensors
+    )
     types = [np.dtype(str(param.dtype)) for param in func.params]
     return [to_numpy(tensor, dtype) for tensor, dtype in zip(tensors, types, strict=True)]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 
 def drawn(
-    few: int, many: int, **strategies: st.SearchStrategy[Any]
+    few: int, many: int, /, **strategies: st.SearchStrategy[Any]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Test a function on `few` examples of these strategies, and on `many` in a slow test.
 

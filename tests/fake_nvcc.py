@@ -12,7 +12,7 @@ import cuda_text
 
 HERE = Path(__file__).parent
 _FLAGS = ["-O1", "-std=c++17", "-fno-strict-aliasing", "-w", "-fPIC"]
-_HEADER = "emulator.h"
+_HEADER, _RUN = "emulator.h", "run.o"
 # Nobody watches the accesses here: that takes long, and other tests do it.
 _UNWATCHED = """
 void watch_arrays(void* const*, const size_t*, int, void*, size_t) {}
@@ -38,7 +38,9 @@ def main(given: list[str]) -> int:
     if given == ["--prepare"]:
         both = ("cuda_emulator.h", "cuda_emulator_prelude.h")
         (folder / _HEADER).write_text("\n".join(f'#include "{HERE / name}"' for name in both))
-        return _compile("-x", "c++-header", folder / _HEADER, "-o", folder / f"{_HEADER}.gch")
+        header = ("-x", "c++-header", folder / _HEADER, "-o", folder / f"{_HEADER}.gch")
+        run = ("-c", HERE / "cuda_emulator_run.cpp", "-o", folder / _RUN)
+        return _compile(*header) or _compile(*run)
     source, out = Path(given[-1]), given[given.index("-o") + 1]
     kernels = cuda_text.emulated(source.read_text())
     named, clusters = cuda_text.parameters(kernels), cuda_text.clusters(kernels)
@@ -48,7 +50,7 @@ def main(given: list[str]) -> int:
     for name in named:
         print(f"ptxas info    : Compiling entry function '{name}' for 'emulated'", file=sys.stderr)
         print("ptxas info    : Used 32 registers, used 1 barriers", file=sys.stderr)
-    return _compile("-shared", "-include", folder / _HEADER, unit, "-o", out)
+    return _compile("-shared", "-include", folder / _HEADER, unit, folder / _RUN, "-o", out)
 
 
 def _launcher(name: str, parameters: list[tuple[str, str]], blocks: int) -> str:

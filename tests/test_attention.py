@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 from cpus import CPUS
-from hypothesis import given
+from drawn import drawn
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_contractions import FEW, noise
+from test_contractions import noise
 from tvm.script import from_source
 
 from hybridc.compiler import pipeline, target
@@ -99,8 +99,9 @@ def reference(arrays: list[Array], scale: float) -> Array:
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@FEW
-@given(
+@drawn(
+    12,
+    60,
     batch=st.integers(1, 2),
     heads=st.integers(1, 3),
     group=st.integers(1, 3),

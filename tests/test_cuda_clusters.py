@@ -68,29 +68,35 @@ def points(rule: ScheduleRule, match: Any) -> Iterator[Point]:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_clusters_are_whole_and_of_eight_blocks_at_most(name: str) -> None:
+def test_clusters_are_whole_and_shared_memory_is_addressed_by_few(name: str) -> None:
+    """Of one kernel all at once: tests that run beside each other would schedule it again."""
     for one in scheduled(name):
-        clusters = cuda_text.clusters(one.kernels)
-        for launch in one.launches:
-            blocks = clusters[launch.kernel]
-            assert blocks <= MOST_CLUSTERED, one.said
-            assert launch.grid[0] % blocks == 0, one.said
+        check_clusters(one)
+        check_neighbours(one)
+        check_addresses(one)
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-def test_what_lies_in_another_block_is_only_read(name: str) -> None:
-    for one in scheduled(name):
-        assert set(callers(one.kernels, "hybridc_beside")) <= _READS, one.said
+def check_clusters(one: Scheduled) -> None:
+    """They are whole, and of eight blocks at most."""
+    clusters = cuda_text.clusters(one.kernels)
+    for launch in one.launches:
+        blocks = clusters[launch.kernel]
+        assert blocks <= MOST_CLUSTERED, one.said
+        assert launch.grid[0] % blocks == 0, one.said
 
 
-@pytest.mark.parametrize("name", BUILDERS)
-def test_an_address_in_shared_memory_becomes_a_number_nowhere_else(name: str) -> None:
-    for one in scheduled(name):
-        # All of its mentions but the definition, which is absent where nothing of ours is called.
-        used = one.source.count("hybridc_shared(") - one.source.count("hybridc_shared(const")
-        assert len(_NUMBERS.findall(one.source)) == used, one.said
-        assert one.source.count("__cvta_generic_to_shared") <= 1
-        assert "uintptr_t" not in one.source
+def check_neighbours(one: Scheduled) -> None:
+    """What lies in another block is only read."""
+    assert set(callers(one.kernels, "hybridc_beside")) <= _READS, one.said
+
+
+def check_addresses(one: Scheduled) -> None:
+    """An address in shared memory becomes a number nowhere else than where it is known to."""
+    # All of its mentions but the definition, which is absent where nothing of ours is called.
+    used = one.source.count("hybridc_shared(") - one.source.count("hybridc_shared(const")
+    assert len(_NUMBERS.findall(one.source)) == used, one.said
+    assert one.source.count("__cvta_generic_to_shared") <= 1
+    assert "uintptr_t" not in one.source
 
 
 def test_kernels_with_clusters_and_descriptors_are_among_these() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
-from hypothesis import given, settings
+from drawn import drawn
 from hypothesis import strategies as st
 from tvm import relax
 
@@ -84,8 +84,7 @@ def wanted_of(x: Array, w: Array, drawn: dict[str, Any]) -> Any:
     )
 
 
-@settings(max_examples=16, deadline=None, derandomize=True)
-@given(drawn=windows())
+@drawn(8, 40, drawn=windows())
 def test_sums_are_those_of_torch(drawn: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, drawn["channels"], *drawn["size"])).astype("float32")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cpus import CPUS
-from hypothesis import given, settings
+from drawn import drawn as over
 from hypothesis import strategies as st
 from tvm import relax
 
@@ -58,8 +58,9 @@ def near(got: Any, wanted: Any) -> bool:
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(
+@over(
+    8,
+    40,
     rows=st.sampled_from([1, 3, 7, 32, 130]),
     depth=st.sampled_from([1, 5, 16, 48]),
     places=st.sampled_from([(1,), (6,), (3, 2)]),
@@ -78,8 +79,9 @@ def test_times_vectors(
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(
+@over(
+    8,
+    40,
     rows=st.sampled_from([1, 2, 4, 5]),
     columns=st.sampled_from([2, 7, 32, 130]),
     depth=st.sampled_from([2, 5, 48]),

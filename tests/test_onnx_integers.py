@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from drawn import drawn
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from onnx_models import build, node
-from test_contractions import FEW
 
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
@@ -44,8 +43,9 @@ def zero_points(
     return names if names[1] else [name for name in names if name]
 
 
-@settings(FEW, max_examples=24)
-@given(
+@drawn(
+    12,
+    60,
     kinds=st.tuples(st.sampled_from(sorted(KINDS)), st.sampled_from(sorted(KINDS))),
     lead=st.sampled_from([(1,), (5,), (2, 3)]),
     depth=st.integers(1, 40),
@@ -77,8 +77,9 @@ def test_products_of_integers(
     np.testing.assert_array_equal(got, wanted)
 
 
-@settings(FEW, max_examples=24)
-@given(
+@drawn(
+    12,
+    60,
     kinds=st.tuples(st.sampled_from(sorted(KINDS)), st.sampled_from(sorted(KINDS))),
     pads=st.tuples(*[st.integers(0, 2)] * 4),
     strides=st.tuples(*[st.integers(1, 2)] * 2),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from drawn import drawn
 from hypothesis import strategies as st
 from operators import compiled
 from tvm import relax
@@ -70,8 +70,7 @@ def pooled(
 
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(drawn=windows())
+@drawn(6, 30, drawn=windows())
 def test_maxima_are_those_of_torch(layout: str, drawn: dict[str, Any]) -> None:
     x = image(drawn)
     wanted = torch.nn.functional.max_pool2d(
@@ -88,8 +87,7 @@ def test_maxima_are_those_of_torch(layout: str, drawn: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("counted", [False, True])
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(drawn=windows())
+@drawn(6, 30, drawn=windows())
 def test_averages_are_those_of_torch(layout: str, counted: bool, drawn: dict[str, Any]) -> None:
     drawn = {**drawn, "dilation": [1, 1], "ceil": drawn["ceil"] and not counted}
     x = image(drawn)

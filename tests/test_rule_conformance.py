@@ -19,6 +19,7 @@ from kernel_corpus import KERNELS
 
 from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.building.build import compile_kernel
+from hybridc.compiler.hardware.host import cpu_features
 from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule, Space
 from hybridc.compiler.model import Array
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
@@ -141,7 +142,10 @@ def test_every_rule_keeps_its_contract(builder: Builder, cpu: str, points: int) 
         for rule in sorted(RULES, key=lambda rule: -rule.priority):  # the fallback comes last
             name = plugin.name_of(type(rule))
             # Kernels that have a rule reach the fallback only if that rule fails.
-            spared = points == FEW and name == "fallback" and taken
+            # On AVX2 ours are tried at other points in slow tests, as on AVX-512 in these.
+            later = cpu == "avx2" and "avx512f" in cpu_features() and not plugged.FILES
+            few = later or (name == "fallback" and taken)
+            spared = points == FEW and few
             if check(rule, func, wanted, 0 if spared else points):
                 taken.add(name)
         assert plugged.FILES or "fallback" in taken

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cpus import CPUS
-from hypothesis import given, settings
+from drawn import drawn
 from hypothesis import strategies as st
 from tvm import relax
 
@@ -28,8 +28,9 @@ def cumulated(x: Any, axis: int, cpu: str, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(
+@drawn(
+    12,
+    60,
     shape=st.lists(st.sampled_from([1, 2, 3, 7, 8, 16, 24, 33]), min_size=1, max_size=4),
     place=st.integers(0, 3),
     dtype=st.sampled_from(["float32", "float32", "int32", "int64", "float64"]),

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cpus import CPUS
-from hypothesis import given, settings
+from drawn import drawn
 from hypothesis import strategies as st
 from tvm import relax
 
@@ -48,8 +48,9 @@ def by_numpy(operands: list[Any], reduction: str) -> Any:
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(
+@drawn(
+    10,
+    40,
     rows=st.lists(st.sampled_from([1, 2, 5, 9]), min_size=1, max_size=2),
     columns=st.lists(st.sampled_from([1, 3, 8, 16, 40]), min_size=0, max_size=2),
     many=st.lists(st.integers(1, 5), min_size=1, max_size=2),

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import compiled
@@ -31,8 +32,7 @@ def softmax(x: Array) -> Array:
     return np.asarray(e / e.sum(-1, keepdims=True))
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(rows=ROWS, length=LENGTH)
+@drawn(8, 40, rows=ROWS, length=LENGTH)
 def test_softmax(rows: tuple[int, ...], length: int) -> None:
     x = rows_of(rows, length)
     (got,), rules = compiled(lambda v: op.nn.softmax(v, -1), x)
@@ -72,8 +72,7 @@ def test_places(name: str, rows: tuple[int, ...], length: int) -> None:
     np.testing.assert_array_equal(got, getattr(np, name)(x, -1))
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(rows=ROWS, length=LENGTH)
+@drawn(8, 40, rows=ROWS, length=LENGTH)
 def test_layer_norm(rows: tuple[int, ...], length: int) -> None:
     x = rows_of(rows, length)
     scale, shift = rows_of((1,), length)[0], rows_of((2,), length)[1]

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import compiled
@@ -38,8 +39,9 @@ def order(x: Array, largest: bool) -> Array:
     return np.flip(places, -1)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
-@given(
+@drawn(
+    12,
+    60,
     outer=SHAPES,
     length=LENGTHS,
     k=st.sampled_from([1, 2, 8, 32, 33, 100, 0]),

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from drawn_models import FEW, agree, model, noise
-from hypothesis import assume, given, settings
+from drawn import drawn
+from drawn_models import agree, model, noise
+from hypothesis import assume
 from hypothesis import strategies as st
 from onnx_models import node
 
@@ -12,8 +13,9 @@ def triple(low: int, high: int) -> Any:
     return st.tuples(*[st.integers(low, high)] * 3)
 
 
-@settings(FEW, max_examples=16)
-@given(
+@drawn(
+    8,
+    40,
     batch=st.integers(1, 2),
     groups=st.sampled_from([1, 1, 2, 3]),
     channels=st.tuples(st.integers(1, 5), st.integers(1, 9)),
@@ -55,8 +57,9 @@ def test_convolutions_of_volumes(
     agree(model(nodes, feed, {"w": noise(weight)}), feed, "cpu", None)
 
 
-@settings(FEW, max_examples=8)
-@given(
+@drawn(
+    4,
+    20,
     batch=st.integers(1, 2),
     groups=st.sampled_from([1, 2, 5]),
     channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
@@ -86,8 +89,9 @@ def test_windows_of_one_pixel_move_along_the_depth(
     agree(model(nodes, feed, weights), feed, "cpu", None)
 
 
-@settings(FEW, max_examples=8)
-@given(
+@drawn(
+    4,
+    20,
     channels=st.integers(2, 20),
     size=triple(3, 7),
     window=triple(1, 3),

@@ -14,18 +14,18 @@ from tvm import relax, tirx
 from tvm.ir.transform import Sequential, module_pass
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.runtime import Executable
-from tvm.support import cc
 from tvm_ffi import structural_map
 
 from hybridc.compiler import settings
 from hybridc.compiler.aot.join import join
 from hybridc.compiler.aot.parts import is_part
+from hybridc.compiler.building import link
 from hybridc.compiler.building.stack import TIR_PIPELINE
 from hybridc.compiler.cuda import launches, resources, toolchain
 from hybridc.compiler.cuda.resources import Usage
 from hybridc.compiler.cuda.toolchain import Compiled
 from hybridc.compiler.delegation.regions import lift
-from hybridc.compiler.errors import InputError, PassError, described
+from hybridc.compiler.errors import PassError, described
 from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.ir.rewrite import updated
@@ -93,24 +93,20 @@ class Begun:
 
     def finish(self) -> Built:
         """Compile for the GPU and link; in any thread.  Raises PassError as `build` does."""
-        check_linker()
+        link.check()
         scratch.check_space()
         device = _device_code(self.executable, self.target)
         with scratch.Folder() as folder:
             path = Path(folder) / "lib.so"
             try:
                 # Where a line of TIR went is of no use to anyone, and as large as the code.
-                self.executable.export_library(str(path), options=["-Wl,--strip-debug"])
+                self.executable.export_library(
+                    str(path), fcompile=link.library, options=["-Wl,--strip-debug"]
+                )
             except (RuntimeError, OSError) as error:
                 raise PassError(f"the C compiler could not link the kernels: {error}") from error
             usages = resources.read_log(device.log)
             return Built(path.read_bytes(), self.weights, device.cubin, usages)
-
-
-def check_linker() -> None:
-    """Raise InputError if there is no C compiler, which makes a library of kernels."""
-    if cc.get_cc() is None:
-        raise InputError("no C compiler is found, and one links the kernels: install gcc or clang")
 
 
 def _device_code(executable: Any, target: Target) -> Compiled:

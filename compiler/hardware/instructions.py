@@ -44,12 +44,13 @@ def system_cpu() -> str:
     return str(codegen.llvm_get_system_cpu())
 
 
-def features(cpu: str, attributes: tuple[str, ...] = ()) -> set[str]:
+@cache
+def features(cpu: str, attributes: tuple[str, ...] = ()) -> frozenset[str]:
     """LLVM's features of a CPU, those of its scheduling among them."""
     from tvm.target import Target as TVMTarget
     from tvm.target import codegen
 
-    return set(map(str, codegen.llvm_get_cpu_features(TVMTarget(code(cpu, attributes)))))
+    return frozenset(map(str, codegen.llvm_get_cpu_features(TVMTarget(code(cpu, attributes)))))
 
 
 def code(cpu: str, attributes: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -13,6 +13,10 @@ from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Array, Feed, Model
 from hybridc.compiler.runtime import carriers
 
+# LLVM's.  What runs once takes longer to compile than to run: at TVM's usual third level up to
+# three times as long as at the first, and it runs no faster; without optimisations it runs five
+# times as long.
+_OPTIMISATION = 1
 # How scheduled kernels call an instruction by its name.
 _NATIVE = frozenset({"tirx.call_extern", "tirx.call_llvm_pure_intrin"})
 
@@ -75,7 +79,8 @@ def machine(module: IRModule, native: bool = False) -> Any:
     host = target.parse("cpu")
     module = bfloat16_lowering.lower(module, host, bfloat16_lowering.takes_bits)
     # Instructions of this CPU's own are none of a CPU in general.
-    chosen = host.tvm if native or _names_instructions(module) else tvm.target.Target("llvm")
+    plain = {"kind": "llvm", "opt-level": _OPTIMISATION}
+    chosen = host.tvm if native or _names_instructions(module) else tvm.target.Target(plain)
     executable = tvm.compile(module, target=chosen, tir_pipeline=PLAIN_PIPELINE)
     return relax.VirtualMachine(executable, tvm.cpu())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import pipeline, plugin, target
-from hybridc.compiler.building import build
+from hybridc.compiler.building import build, link
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule
@@ -106,7 +106,7 @@ class Kernel:
         if self.target.gpu is not None:
             machine_code(library).write_bytes(made.device)
         try:
-            made.export_library(str(library))
+            made.export_library(str(library), fcompile=link.library)
         except (RuntimeError, OSError) as error:
             raise LinkError(str(error)) from error
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import plugin
-from hybridc.compiler.building import build
+from hybridc.compiler.building import link
 from hybridc.compiler.building.unscheduled import Unscheduled
 from hybridc.compiler.configuration.plans import SCHEDULING, Options
 from hybridc.compiler.errors import LogError, described
@@ -83,7 +83,7 @@ def tune(
     After Ctrl-C the outcome has the measurements so far, and `Tuned.interrupted` is set.  Raises
     LogError, before the first model is loaded, if the log cannot be written.
     """
-    build.check_linker()
+    link.check()
     plugins = tuple(options.plugins)
     strategy = how.chosen(plugins)
     with access.open_log(options.log, plugins=plugins) as opened:
