@@ -82,7 +82,9 @@ class DepthwiseConv2d(Tiled):
 
 
 def _by_rows(schedule: Schedule, product: Any, target: Target) -> bool:
-    """Whether a small window goes through all panels of one row of outputs before the next row.
+    """Whether a window goes through all panels of one row of outputs before the next row.
+
+    A window of any size does so where vectors straddle lines.  Of others, small ones may.
 
     Several threads do so whatever they read: panel by panel, 3x3 on 480 channels at 14x14 takes 19
     to 76 us from process to process, and row by row 10.5; on 576 channels in vectors of 8, 68 and
@@ -97,6 +99,8 @@ def _by_rows(schedule: Schedule, product: Any, target: Target) -> bool:
     by panel and 182 row by row (Zen 3).  Padding may not be inlined yet: it tells how far a window
     reaches.
     """
+    if depthwise.straddles(schedule, product):
+        return True
     _, height, _, _, window, _ = contraction.extents(schedule, product)
     _, image, width, channels = contraction.source_shape(schedule, product)
     # Between the rows of a dilated window lie others, which are read again as well.

@@ -64,10 +64,11 @@ class DepthwiseConv3d(Tiled):
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, keep the window's columns unrolled, and skip the taps in the padding."""
         schedule, product, store = contraction.opened(match)
+        by_rows = depthwise.straddles(schedule, product)
         for pad in schedule.get_producers(product):
             schedule.compute_inline(pad)
         chosen = depthwise.whole(match.problem, point)
-        contraction.tile(match, schedule, product, store, chosen, through=True)
+        contraction.tile(match, schedule, product, store, chosen, by_rows=by_rows, through=True)
         depthwise.unroll(schedule, product, match.problem.overlaps)
         return depthwise.finished(schedule)
 
