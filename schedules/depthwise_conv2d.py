@@ -36,7 +36,7 @@ class DepthwiseConv2d(Tiled):
         images, height, rows, columns, kernel_h, kernel_w = contraction.extents(schedule, product)
         source = contraction.source_shape(schedule, product)
         image_row = source[2] * source[3] * 4
-        lanes = depthwise.overlapping_lanes(columns, target)
+        lanes, overlaps = depthwise.image_lanes(columns, target)
         problem = Problem(
             images=images,
             height=height,
@@ -46,7 +46,7 @@ class DepthwiseConv2d(Tiled):
             row_stride=source[3] * 4 * max(1, source[2] // rows),
             image_bytes=source[1] * image_row,
             lanes=lanes,
-            overlaps=lanes <= columns,
+            overlaps=overlaps,
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
             shared=1,
         )
@@ -64,13 +64,13 @@ class DepthwiseConv2d(Tiled):
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, keep the window's columns unrolled, and skip the taps in the padding."""
         schedule, product, store = contraction.opened(match)
-        rows = _by_rows(schedule, product, match.target)
+        rows = _by_rows(schedule, product, match.target) or depthwise.straddles(match.problem)
         for pad in schedule.get_producers(product):
             schedule.compute_inline(pad)
         whole = self._whole(match, point)
         joined = _joins(match.problem, whole["vectors"])
         contraction.tile(match, schedule, product, store, whole, joined=joined, by_rows=rows)
-        depthwise.unroll(schedule, product, match.problem.overlaps)
+        depthwise.unroll(schedule, product, depthwise.are_whole(match.problem))
         return depthwise.finished(schedule)
 
     def canonical(self, match: Contraction, point: Point) -> Point:
@@ -78,13 +78,11 @@ class DepthwiseConv2d(Tiled):
         return tiling.canonical(match.problem, self._whole(match, point))
 
     def _whole(self, match: Contraction, point: Point) -> Point:
-        return depthwise.whole(match.problem, point)
+        return depthwise.with_panels(match.problem, point)
 
 
 def _by_rows(schedule: Schedule, product: Any, target: Target) -> bool:
-    """Whether a window goes through all panels of one row of outputs before the next row.
-
-    A window of any size does so where vectors straddle lines.  Of others, small ones may.
+    """Whether a small window goes through all panels of one row of outputs before the next row.
 
     Several threads do so whatever they read: panel by panel, 3x3 on 480 channels at 14x14 takes 19
     to 76 us from process to process, and row by row 10.5; on 576 channels in vectors of 8, 68 and
@@ -99,8 +97,6 @@ def _by_rows(schedule: Schedule, product: Any, target: Target) -> bool:
     by panel and 182 row by row (Zen 3).  Padding may not be inlined yet: it tells how far a window
     reaches.
     """
-    if depthwise.straddles(schedule, product):
-        return True
     _, height, _, _, window, _ = contraction.extents(schedule, product)
     _, image, width, channels = contraction.source_shape(schedule, product)
     # Between the rows of a dilated window lie others, which are read again as well.

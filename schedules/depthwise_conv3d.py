@@ -57,24 +57,24 @@ class DepthwiseConv3d(Tiled):
         """The tile of a 2-D window; rows whose slices under the window stay in the L2 cache."""
         rows, vectors = depthwise.tile(match.problem, target)
         chunk = _chunk(match.problem, rows, target)
-        return depthwise.whole(
+        return depthwise.with_panels(
             match.problem, {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": 0}
         )
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, keep the window's columns unrolled, and skip the taps in the padding."""
         schedule, product, store = contraction.opened(match)
-        by_rows = depthwise.straddles(schedule, product)
+        by_rows = depthwise.straddles(match.problem)
         for pad in schedule.get_producers(product):
             schedule.compute_inline(pad)
-        chosen = depthwise.whole(match.problem, point)
+        chosen = depthwise.with_panels(match.problem, point)
         contraction.tile(match, schedule, product, store, chosen, by_rows=by_rows, through=True)
-        depthwise.unroll(schedule, product, match.problem.overlaps)
+        depthwise.unroll(schedule, product, depthwise.are_whole(match.problem))
         return depthwise.finished(schedule)
 
     def canonical(self, match: Contraction, point: Point) -> Point:
         """A tile no larger than the image; a task has every panel."""
-        return tiling.canonical(match.problem, depthwise.whole(match.problem, point))
+        return tiling.canonical(match.problem, depthwise.with_panels(match.problem, point))
 
 
 def _chunk(problem: Problem, tile_rows: int, target: Target) -> int:
