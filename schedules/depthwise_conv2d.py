@@ -71,7 +71,7 @@ class DepthwiseConv2d(Tiled):
         joined = _joins(match.problem, whole["vectors"])
         contraction.tile(match, schedule, product, store, whole, joined=joined, by_rows=rows)
         depthwise.unroll(schedule, product, depthwise.are_whole(match.problem))
-        return depthwise.finished(schedule)
+        return depthwise.finished(schedule, match.problem)
 
     def canonical(self, match: Contraction, point: Point) -> Point:
         """A tile no larger than the image; a task has every panel."""

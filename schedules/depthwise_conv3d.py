@@ -26,7 +26,7 @@ class DepthwiseConv3d(Tiled):
     whose window all slices but one are in the L2 cache then.
     """
 
-    priority: ClassVar[int] = 66
+    priority: ClassVar[int] = 63
 
     def match(self, func: PrimFunc, target: Target) -> Contraction | NotApplicable:
         """Take kernels that `lift-conv3d` made from a depthwise convolution."""
@@ -70,7 +70,7 @@ class DepthwiseConv3d(Tiled):
         chosen = depthwise.with_panels(match.problem, point)
         contraction.tile(match, schedule, product, store, chosen, by_rows=by_rows, through=True)
         depthwise.unroll(schedule, product, depthwise.are_whole(match.problem))
-        return depthwise.finished(schedule)
+        return depthwise.finished(schedule, match.problem)
 
     def canonical(self, match: Contraction, point: Point) -> Point:
         """A tile no larger than the image; a task has every panel."""

@@ -183,19 +183,28 @@ def tile(  # noqa: PLR0913 - what is tiled, how, and options
     if int(schedule.get(task).extent) > 1:
         schedule.parallel(task)
     straighten(schedule, *((schedule.fuse(part, lane),) if joined else (lane, part)), row)
-    # Full tiles and the ragged last one become loops of their own, free of bounds checks.
-    moved = problem.moved(vectors)
-    for loop in (row_tile,) if moved else (panel, row_tile):
-        schedule.annotate(loop, "pragma_loop_partition_hint", 1)
-    if moved:
-        schedule.annotate(panel, vector_loops.TAIL, problem.lanes - moved)
-        schedule.annotate(panel, vector_loops.OVERLAP, 1)
+    _mark_last(schedule, panel, row_tile, problem, vectors)
     if within is not None:
         within(row_tile)
     else:
         instruction = accumulators.instruction_of(schedule, product, match.target)
         accumulators.accumulate_at(schedule, product, row_tile, problem.lanes, instruction)
     return Tiles(product, task, chunk == units, width == panels)
+
+
+def _mark_last(
+    schedule: Schedule, panel: Any, row_tile: Any, problem: Problem, vectors: int
+) -> None:
+    """Make loops of their own, free of bounds checks, of full tiles and the ragged last one.
+
+    A last panel that overlaps is whole, and moved back (`vector_loops.straighten`).
+    """
+    moved = problem.moved(vectors)
+    for loop in (row_tile,) if moved else (panel, row_tile):
+        schedule.annotate(loop, "pragma_loop_partition_hint", 1)
+    if moved:
+        schedule.annotate(panel, vector_loops.TAIL, problem.lanes - moved)
+        schedule.annotate(panel, vector_loops.OVERLAP, 1)
 
 
 def spread(schedule: Schedule, block: Any) -> None:

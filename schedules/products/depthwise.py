@@ -85,8 +85,9 @@ def tile(problem: Problem, target: Target, itemsize: int = _FLOAT) -> tuple[int,
     waits = wide == 1 and itemsize == _FLOAT and _waits(problem, rows, target)
     chosen = 2 if waits else wide
     # A last panel that is whole computes as many vectors again as there are too many.
-    groups = problem.panels(1)
-    return rows, max(each for each in range(1, chosen + 1) if groups % each == 0)
+    groups, overlaps = problem.panels(1), problem.moved(1) > 0
+    fitting = [each for each in range(1, chosen + 1) if groups % each == 0]
+    return rows, fitting[-1] if overlaps else chosen
 
 
 def _waits(problem: Problem, pixels: int, target: Target) -> bool:
@@ -121,10 +122,12 @@ def straddles(problem: Problem) -> bool:
     return problem.moved(1) > 0
 
 
-def finished(schedule: Schedule) -> Schedule:
+def finished(schedule: Schedule, problem: Problem) -> Schedule:
     """The schedule without the taps in the padding, and with a whole last panel."""
     func = image_padding.skip_taps(schedule.mod["main"])
-    return contraction.new_schedule(func.with_body(vector_loops.straighten(func.body)))
+    if problem.overlaps:
+        func = func.with_body(vector_loops.straighten(func.body))
+    return contraction.new_schedule(func)
 
 
 def unroll(schedule: Schedule, product: Any, whole: bool) -> None:
