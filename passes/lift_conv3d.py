@@ -1,14 +1,25 @@
 """Turn 3-D convolutions into 2-D ones, over the slices of a volume."""
 
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from math import prod
 from typing import Any
 
-from tvm import relax
+import numpy as np
+from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.ir.rewrite import Expr, Graph, operator, rewrite, shape
+from hybridc.compiler.ir.rewrite import (
+    Expr,
+    Graph,
+    are_known,
+    constant,
+    operator,
+    rewrite,
+    shape,
+    updated,
+)
+from hybridc.compiler.kernels import volumes
 
 op: Any = relax.op
 
@@ -26,18 +37,23 @@ class LiftConv3d(Pass):
     The slices that a window reads along the depth become channels of one image, so that a single
     2-D convolution adds them up.  A window of one pixel, which moves along the depth alone, has its
     volume as one image instead, whose columns are the pixels of a slice.  Where each channel is
-    convolved alone, more channels would make it a convolution of groups: each tap of the depth is
-    a convolution, and these are added up.  A transposed convolution computes the slices for each
+    convolved alone, more channels would make it a convolution of groups: fp32 with constant weights
+    has a kernel of its own, which joins the module; else each tap of the depth is a convolution,
+    and these are added up.  A transposed convolution computes the slices for each
     position along the depth as channels, and adds up those that overlap.  Slices are joined
     channels last, as `layout` makes the convolutions: the transposes around these then cancel out.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite the convolutions in the layout of ONNX and PyTorch, NCDHW."""
-        return rewrite(module, _lift)
+        builder = relax.BlockBuilder(module)
+        made = rewrite(module, partial(_lift, builder=builder))
+        functions = builder.get().functions_items()
+        kernels = {var: func for var, func in functions if isinstance(func, tirx.PrimFunc)}
+        return module if made is module else updated(made, kernels)
 
 
-def _lift(value: Expr, _: Graph) -> Expr | None:
+def _lift(value: Expr, graph: Graph, builder: Any) -> Expr | None:
     name = operator(value)
     if name not in ("nn.conv3d", "nn.conv3d_transpose"):
         return None
@@ -47,7 +63,10 @@ def _lift(value: Expr, _: Graph) -> Expr | None:
         return None
     if 0 in shape(value.args[0]):
         return None  # in what a reshape is given, 0 is the extent there was
-    return _transposed(value) if transposed else _convolved(value)
+    if transposed:
+        return _transposed(value)
+    kernel = _alone(value, graph, builder)
+    return _convolved(value) if kernel is None else kernel
 
 
 @dataclass(frozen=True)
@@ -77,6 +96,36 @@ def _window(attrs: Any) -> _Window:
     padding = [top, left, bottom, right]
     groups, out = int(attrs.groups), attrs.out_dtype
     return _Window(groups, stride, dilation, front, back, strides, dilations, padding, out)
+
+
+def _alone(value: Expr, graph: Graph, builder: Any) -> Expr | None:
+    """The kernel that convolves each channel alone, over several slices; None for others.
+
+    What was quantised is multiplied as integers, by convolutions of images.
+    """
+    data, weight = value.args
+    taps, attrs = graph.constant(weight), value.attrs
+    types = {str(tensor.ty.dtype) for tensor in (data, weight, value)}
+    if taps is None or types != {"float32"} or not are_known(shape(data)):
+        return None
+    channels = shape(data)[1]
+    if not taps.shape[0] == channels == int(attrs.groups) > 1 or taps.shape[2] == 1:
+        return None
+    if graph.call(data, "dequantize") is not None:
+        return None
+    conv = volumes.Conv3d(
+        *(tuple(_integers(each)) for each in (attrs.strides, attrs.padding, attrs.dilation))
+    )
+    packed = np.ascontiguousarray(taps[:, 0].transpose(1, 2, 3, 0))
+    x = op.permute_dims(data, _CHANNELS_LAST)
+    extents = [shape(value)[axis] for axis in _CHANNELS_LAST]
+    source = [shape(data)[axis] for axis in _CHANNELS_LAST]
+    var = builder.add_func(
+        volumes.depthwise_conv3d(source, packed.shape, conv, "float32"), "depthwise_conv3d"
+    )
+    kind = relax.TensorType(extents, "float32")
+    made = relax.call_tir(var, [x, constant(packed, "float32")], kind)
+    return op.permute_dims(made, _CHANNELS_SECOND)
 
 
 def _convolved(value: Expr) -> Expr:

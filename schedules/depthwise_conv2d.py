@@ -11,16 +11,12 @@ from hybridc.schedules.products import (
     cache_sets,
     contraction,
     depthwise,
-    image_padding,
     tiling,
 )
 from hybridc.schedules.products.contraction import Contraction
 from hybridc.schedules.products.problem import Problem
 from hybridc.schedules.products.tiled import Tiled
 
-_FLOAT32 = 4  # bytes
-# Cycles until the result of a multiply-add may be added to.
-_LATENCY = 4
 # Rows of a window that are multiplied in less time than it takes to fetch them again.
 _LOW = 3
 
@@ -40,6 +36,7 @@ class DepthwiseConv2d(Tiled):
         images, height, rows, columns, kernel_h, kernel_w = contraction.extents(schedule, product)
         source = contraction.source_shape(schedule, product)
         image_row = source[2] * source[3] * 4
+        lanes, overlaps = depthwise.image_lanes(columns, target)
         problem = Problem(
             images=images,
             height=height,
@@ -48,7 +45,8 @@ class DepthwiseConv2d(Tiled):
             depth=kernel_h * kernel_w,
             row_stride=source[3] * 4 * max(1, source[2] // rows),
             image_bytes=source[1] * image_row,
-            lanes=depthwise.lanes(columns, target),
+            lanes=lanes,
+            overlaps=overlaps,
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
             shared=1,
         )
@@ -57,11 +55,8 @@ class DepthwiseConv2d(Tiled):
     def default(self, match: Contraction, target: Target) -> Point:
         """Enough pixels to hide an addition's latency, few enough for the window's inputs."""
         problem = match.problem
-        rows = depthwise.pixels(problem.rows, target)
         itemsize = np.dtype(str(match.func.params[0].dtype)).itemsize
-        vectors = depthwise.vectors(rows, problem.columns, problem.lanes, itemsize)
-        if vectors == 1 and _waits(problem, rows, target) and itemsize == _FLOAT32:
-            vectors = 2
+        rows, vectors = depthwise.tile(problem, target, itemsize)
         chunk = tiling.choose_chunk(problem, (rows, vectors), target)
         whole = problem.panels(vectors)  # as `schedule` has it
         return {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": whole}
@@ -69,33 +64,21 @@ class DepthwiseConv2d(Tiled):
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, keep the window's columns unrolled, and skip the taps in the padding."""
         schedule, product, store = contraction.opened(match)
-        rows = _by_rows(schedule, product, match.target)
+        rows = _by_rows(schedule, product, match.target) or depthwise.straddles(match.problem)
         for pad in schedule.get_producers(product):
             schedule.compute_inline(pad)
         whole = self._whole(match, point)
         joined = _joins(match.problem, whole["vectors"])
         contraction.tile(match, schedule, product, store, whole, joined=joined, by_rows=rows)
-        depthwise.unroll(schedule, product, match.problem.columns % match.problem.lanes == 0)
-        return contraction.new_schedule(image_padding.skip_taps(schedule.mod["main"]))
+        depthwise.unroll(schedule, product, depthwise.are_whole(match.problem))
+        return depthwise.finished(schedule, match.problem)
 
     def canonical(self, match: Contraction, point: Point) -> Point:
         """A tile no larger than the image; a task has every panel."""
         return tiling.canonical(match.problem, self._whole(match, point))
 
     def _whole(self, match: Contraction, point: Point) -> Point:
-        return {**point, "panels": match.problem.panels(point["vectors"])}
-
-
-def _waits(problem: Problem, pixels: int, target: Target) -> bool:
-    """Whether a tile of one vector has no more multiply-adds than are started until one is done.
-
-    7x7 on 384 channels at 14x14 takes 34 us in tiles of 7 pixels by two vectors instead of 41, 3x3
-    of stride 2 on 192 at 28x28 11.8 instead of 13.3; in those of 8 pixels, 7x7 on 96 at 56x56 82
-    instead of 92, 3x3 on 32 at 112x112 35 instead of 47 (Emerald Rapids).
-    """
-    units, two = target.machine.fma_per_cycle, problem.columns >= 2 * problem.lanes
-    fits = 2 * pixels <= target.vector_registers // 2
-    return two and fits and units > 1 and pixels <= _LATENCY * units
+        return depthwise.with_panels(match.problem, point)
 
 
 def _by_rows(schedule: Schedule, product: Any, target: Target) -> bool:

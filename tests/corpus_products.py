@@ -23,6 +23,12 @@ def _window(
     return lambda x: op.nn.relu(op.nn.conv2d(x, weight, groups=groups, **attributes))
 
 
+def _volumes(channels: int, window: tuple[int, ...], **attributes: Any) -> Callable[..., Any]:
+    """A convolution of each channel of a volume alone, with a relu behind it."""
+    weight = constant(channels, 1, *window)
+    return lambda x: op.nn.relu(op.nn.conv3d(x, weight, groups=channels, **attributes))
+
+
 def attention(q: Any, k: Any, v: Any, mask: Any) -> Any:
     """Heads of `[batch, length, heads, depth]`, as exporters write them."""
     queries, values = (op.permute_dims(x, [0, 2, 1, 3]) for x in (q, v))
@@ -146,6 +152,26 @@ PRODUCTS: list[tuple[str, Builder]] = [
     (
         "depthwise, more padding than image",
         operator(_window(8, 16, 3, 8, padding=4), *floats([1, 8, 2, 3]), passes=PACKED),
+    ),
+    (
+        "depthwise, last vectors that overlap",
+        operator(_window(20, 20, 3, 20, padding=1), *floats([1, 20, 6, 7]), passes=PACKED),
+    ),
+    (
+        "depthwise, volumes",
+        operator(
+            _volumes(19, (2, 3, 1), strides=(1, 2, 1), padding=(1, 0, 1, 0, 1, 0)),
+            *floats([2, 19, 3, 5, 9]),
+            passes=f"lift-conv3d,{LOWERED}",
+        ),
+    ),
+    (
+        "depthwise, volumes, along the depth",
+        operator(
+            _volumes(8, (3, 1, 1), padding=(2, 0, 0, 2, 0, 0), dilation=(2, 1, 1)),
+            *floats([1, 8, 5, 1, 6]),
+            passes=f"lift-conv3d,{LOWERED}",
+        ),
     ),
     (
         "bottleneck",

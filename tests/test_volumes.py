@@ -3,7 +3,7 @@
 from typing import Any
 
 from drawn import drawn
-from drawn_models import agree, model, noise
+from drawn_models import POINTS, agree, model, noise
 from hypothesis import assume
 from hypothesis import strategies as st
 from onnx_models import node
@@ -119,3 +119,33 @@ def test_channels_of_volumes_convolved_alone(
         "cpu",
         None,
     )
+
+
+@drawn(
+    5,
+    20,
+    batch=st.integers(1, 2),
+    channels=st.sampled_from([4, 5, 15, 17, 20, 24, 33, 44]),
+    size=triple(1, 9),
+    window=triple(1, 5),
+    strides=triple(1, 2),
+    pads=st.tuples(*[st.integers(0, 3)] * 6),
+    points=POINTS,
+)
+def test_vectors_of_channels_that_overlap(
+    batch: int,
+    channels: int,
+    size: tuple[int, ...],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    pads: tuple[int, ...],
+    points: int | None,
+) -> None:
+    assume(all(size[i] + pads[i] + pads[3 + i] >= window[i] for i in range(3)))
+    feed = {"x": noise((batch, channels, *size))}
+    nodes = [
+        node("Conv", "x w b", "c", strides=strides, pads=pads, group=channels),
+        node("Relu", "c", "y"),
+    ]
+    weights = {"w": noise((channels, 1, *window)), "b": noise((channels,))}
+    agree(model(nodes, feed, weights), feed, "cpu", points)

@@ -35,8 +35,11 @@ def split_columns(
     A mask in a vectorised loop would make it scalar.  So a ragged last panel becomes a loop of
     its own; where the panels are spread over tasks it cannot, and lanes are as many as divide
     the columns.  So they are in a panel that is alone, unless they are few.  The accumulators are
-    whole vectors all the same.
+    whole vectors all the same.  Panels that overlap are whole in every vector.
     """
+    if problem.overlaps:
+        panel, wide = schedule.split(columns, [None, vectors * problem.lanes])
+        return panel, *schedule.split(wide, [None, problem.lanes])
     lanes = problem.stored(vectors, width)
     group, lane = schedule.split(columns, [None, lanes])
     panel, part = schedule.split(group, [None, vectors * problem.lanes // lanes])

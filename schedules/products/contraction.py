@@ -16,6 +16,7 @@ from hybridc.compiler import strips
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.kernels.packing import WIDEN
 from hybridc.compiler.kernels.tensor_expressions import KERNEL, kinds_in
+from hybridc.schedules.loops import vector_loops
 from hybridc.schedules.products import accumulators, canonical, tiling
 from hybridc.schedules.products.problem import Problem
 
@@ -149,6 +150,7 @@ def tile(  # noqa: PLR0913 - what is tiled, how, and options
     within: Callable[[Any], None] | None = None,
     joined: bool = False,
     by_rows: bool = False,
+    through: bool = False,
 ) -> Tiles:
     """Cut the storing block into tasks and register tiles, and compute the product in them.
 
@@ -156,7 +158,8 @@ def tile(  # noqa: PLR0913 - what is tiled, how, and options
     columns.  The product's accumulators are the tile: initialised, updated over the whole depth
     in registers, and only then handed to the epilogue, whose vectors may be `joined` to one; or
     `within` computes it in the loop over tiles that it is given.  A task goes through its image
-    rows panel by panel, or `by_rows` through the panels of one row after the other.
+    rows panel by panel, or `by_rows` through the panels of one row after the other.  Tasks of all
+    image rows follow each other, or those `through` the last axis of images of the same rows.
     """
     problem = match.problem
     images, height, rows, columns = _canonical_loops(schedule, store, problem)
@@ -174,20 +177,34 @@ def tile(  # noqa: PLR0913 - what is tiled, how, and options
     else:
         unit_task, row_tile = schedule.split(row_tile, [None, chunk])
         inner = [panel, row_tile]
-    schedule.reorder(*images, unit_task, panel_task, *inner, row, part, lane)
-    task = schedule.fuse(*images, unit_task, panel_task)
+    before = [*images[:-1], unit_task, *images[-1:]] if through else [*images, unit_task]
+    schedule.reorder(*before, panel_task, *inner, row, part, lane)
+    task = schedule.fuse(*before, panel_task)
     if int(schedule.get(task).extent) > 1:
         schedule.parallel(task)
     straighten(schedule, *((schedule.fuse(part, lane),) if joined else (lane, part)), row)
-    # Full tiles and the ragged last one become loops of their own, free of bounds checks.
-    for loop in (panel, row_tile):
-        schedule.annotate(loop, "pragma_loop_partition_hint", 1)
+    _mark_last(schedule, panel, row_tile, problem, vectors)
     if within is not None:
         within(row_tile)
     else:
         instruction = accumulators.instruction_of(schedule, product, match.target)
         accumulators.accumulate_at(schedule, product, row_tile, problem.lanes, instruction)
     return Tiles(product, task, chunk == units, width == panels)
+
+
+def _mark_last(
+    schedule: Schedule, panel: Any, row_tile: Any, problem: Problem, vectors: int
+) -> None:
+    """Make loops of their own, free of bounds checks, of full tiles and the ragged last one.
+
+    A last panel that overlaps is whole, and moved back (`vector_loops.straighten`).
+    """
+    moved = problem.moved(vectors)
+    for loop in (row_tile,) if moved else (panel, row_tile):
+        schedule.annotate(loop, "pragma_loop_partition_hint", 1)
+    if moved:
+        schedule.annotate(panel, vector_loops.TAIL, problem.lanes - moved)
+        schedule.annotate(panel, vector_loops.OVERLAP, 1)
 
 
 def spread(schedule: Schedule, block: Any) -> None:

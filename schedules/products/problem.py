@@ -22,7 +22,8 @@ class Problem:
     `taps` are the columns of a window that share what they read, of an image that rows go through
     by `stride`. Sums over the depth may be `divided` where a tile has few. What stands for weights
     `packs` in a task that is a whole product, else beforehand. `narrow` operands go several to a
-    step. Activations are `widened` by each task that reads them.
+    step. Activations are `widened` by each task that reads them. Where vectors do not divide the
+    columns, the last panel is whole and `overlaps` the one before it.
     """
 
     images: int
@@ -48,6 +49,7 @@ class Problem:
     packs: bool = False
     narrow: bool = False
     widened: bool = False
+    overlaps: bool = False
 
     @property
     def group(self) -> int:
@@ -70,6 +72,10 @@ class Problem:
     def panels(self, vectors: int) -> int:
         """Column panels of `vectors` vectors."""
         return -(-self.columns // (vectors * self.lanes))
+
+    def moved(self, vectors: int) -> int:
+        """Columns of the last panel that the one before it has computed too."""
+        return -self.columns % (vectors * self.lanes) if self.overlaps else 0
 
     def stored(self, vectors: int, width: int) -> int:
         """Lanes of the vectors that a task of `width` panels stores; a last one may not be whole.
