@@ -9,6 +9,7 @@ from hybridc.compiler import dims
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import (
+    ceil_pooling,
     functions,
     open_axes,
     quantized,
@@ -162,6 +163,7 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     proto.CopyFrom(file.proto)
     open_axes.apply(proto, bound)
     functions.leave_out_shadowed(proto)
+    ceil_pooling.write_out(proto)
     _say_one_sided(proto)
     proto = quantized.written_out(training.written_out(proto))
     # What torch exported need not run in ONNX Runtime.
