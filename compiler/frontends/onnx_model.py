@@ -165,9 +165,12 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     functions.leave_out_shadowed(proto)
     ceil_pooling.write_out(proto)
     _say_one_sided(proto)
-    proto = quantized.written_out(training.written_out(proto))
+    proto, strict = training.written_out(proto), not is_of_torch(proto)
+    written = quantized.written_out(proto)
+    if written is not proto:  # what ONNX refuses is told of the operator that the file has
+        fold(proto, strict=strict)
     # What torch exported need not run in ONNX Runtime.
-    first = fold(proto, strict=not is_of_torch(proto)).proto
+    first = fold(written, strict=strict).proto
     proto = operators.expand_all(first, lambda made: fold(made).proto)
     static = fold(proto)
     same_padding.write_out(static.proto.graph.node, static.types)
