@@ -24,7 +24,7 @@ from hybridc.compiler.errors import ContractError, InputError
 from hybridc.compiler.frontends.onnx_reference import OnnxReference
 from hybridc.compiler.instruments import Timing
 from hybridc.compiler.interfaces import Context
-from hybridc.compiler.log.advisers import MakeAdviser, adviser
+from hybridc.compiler.log.advisers import MakeAdviser, adviser, as_locked
 from hybridc.compiler.measurement import profile
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.model import Array, Model
@@ -114,6 +114,7 @@ def compile_source(
 ) -> Outcome:
     """Load a model and compile it; the options are checked before the model is read."""
     check(options)
+    options = as_locked(options)
     with adviser(options) as make, observed(options) as seen:
         plan, clock = plans.plan(options), _clock(options, seen.timeline)
         with clock.stage("load"):
@@ -166,6 +167,7 @@ def unscheduled(
 
 def compile_model(model: Model, options: Options) -> Outcome:
     """Compile a model that a frontend has loaded."""
+    options = as_locked(options)
     with adviser(options) as make, observed(options) as seen:
         clock = _clock(options, seen.timeline)
         found = _compile(model, plans.plan(options), make, clock).watched(seen.monitored())
