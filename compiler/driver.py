@@ -21,6 +21,7 @@ from hybridc.compiler.configuration import plans, presets
 from hybridc.compiler.configuration.config import HybridConfig
 from hybridc.compiler.configuration.plans import NearHits, Options, Plan, Verify
 from hybridc.compiler.errors import ContractError, InputError
+from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.frontends.onnx_reference import OnnxReference
 from hybridc.compiler.instruments import Timing
 from hybridc.compiler.interfaces import Context
@@ -185,6 +186,7 @@ def resumes(options: Options) -> bool:
 
 def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
     """Go through the stages that the contract needs; each is compiled from the model again."""
+    scratch.sweep()
     options = cascade.timed(plan.options)
     plan = replace(plan, options=options)
     data = samples.samples(model, plan)
