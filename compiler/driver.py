@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import frontend, pipeline, plugin
+from hybridc.compiler import dims, frontend, pipeline, plugin
 from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance import not_numbers, samples
 from hybridc.compiler.assurance.calibration import Data
@@ -23,12 +23,13 @@ from hybridc.compiler.configuration.plans import NearHits, Options, Plan, Verify
 from hybridc.compiler.errors import ContractError, InputError
 from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.frontends.onnx_reference import OnnxReference
+from hybridc.compiler.hardware import room
 from hybridc.compiler.instruments import Timing
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.log.advisers import MakeAdviser, adviser, as_locked
 from hybridc.compiler.measurement import profile
 from hybridc.compiler.measurement.clock import Clock
-from hybridc.compiler.model import Array, Model
+from hybridc.compiler.model import Array, Model, open_dims
 from hybridc.compiler.monitoring.monitor import INTERVAL
 from hybridc.compiler.monitoring.observe import observed
 from hybridc.compiler.monitoring.timeline import Timeline
@@ -189,9 +190,12 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     scratch.sweep()
     options = cascade.timed(plan.options)
     plan = replace(plan, options=options)
+    compared = options.verify != "off" or bool(options.contract.min_accuracy)
+    if compared:
+        _check_room(model)
     data = samples.samples(model, plan)
     wanted: list[list[Array]] = []
-    if options.verify != "off" or options.contract.min_accuracy:
+    if compared:
         data, wanted = _with_answers(data, model, clock)
     trial = Trial(_noting_nans(model, wanted, data, options), data.feeds, wanted, data)
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
@@ -211,6 +215,14 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     except KeyboardInterrupt as error:
         raise shop.interrupted(error) from None
     return _finished(found, shop)
+
+
+def _check_room(model: Model) -> None:
+    """Raise InputError if the reference, which keeps each tensor by itself, has no room for one."""
+    from hybridc.compiler.ir import memory  # TVM takes its time
+
+    size, shape = memory.largest(model.module, dims.nominal(open_dims(model.inputs)))
+    room.check(size, f"to compute {shape}, the reference takes")
 
 
 def _with_answers(data: Samples, model: Model, clock: Clock) -> tuple[Samples, list[list[Array]]]:
