@@ -14,7 +14,7 @@ from tvm_ffi import structural_map, structural_walk
 from hybridc.compiler import dims
 from hybridc.compiler.dims import Sizes
 from hybridc.compiler.interfaces import IRModule, PrimFunc
-from hybridc.compiler.ir.rewrite import bindings_of, operator
+from hybridc.compiler.ir.rewrite import bindings_of, operator, relax_functions
 from hybridc.compiler.model import Array, TensorSpec, open_dims
 from hybridc.compiler.text.units import format_size
 
@@ -104,7 +104,8 @@ def largest(module: IRModule, at: Sizes) -> tuple[int, str]:
     numbers counts for nothing: whoever reads it may do without.
     """
     found = (0, "")
-    for binding in bindings_of(module["main"]):
+    bindings = (each for _, func in relax_functions(module) for each in bindings_of(func))
+    for binding in bindings:
         name, kind = operator(binding.value), binding.var.ty
         if name in _SPREADING or not isinstance(kind, relax.TensorType) or kind.shape is None:
             continue
