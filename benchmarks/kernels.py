@@ -168,7 +168,16 @@ def run() -> str:
     for precision, kernels in (("bf16", NARROW_KERNELS), ("int8", INTEGER_KERNELS)):
         if chosen.faster(precision) > 1:
             tables.append(_table(precision, kernels, found.rate(precision), chosen))
+        else:
+            tables.append(f"No {precision}: {_why_none(precision, chosen)}.")
     return "\n\n".join(tables)
+
+
+def _why_none(precision: str, chosen: Target) -> str:
+    """Why there is no table of a precision on this machine."""
+    rated = chosen.rate(precision)
+    slow = f"multiplies it {rated:g} times as fast as fp32" if rated != 1 else "has no instruction"
+    return f"{chosen.cpu} {slow}, so that its products are computed in fp32"
 
 
 def _table(precision: str, kernels: Sequence[Kernel], peak: float, chosen: Target) -> str:

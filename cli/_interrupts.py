@@ -14,6 +14,11 @@ _AT_ONCE = 1.0
 _OUTPUTS = (1, 2)
 
 
+def leave_at_once(_: int, __: object) -> None:
+    """End the process, which has nothing to keep or to remove yet, as a handler of SIGINT."""
+    os._exit(INTERRUPTED)
+
+
 def heeding(run: Callable[[], int]) -> int:
     """Run a command in which these signals raise KeyboardInterrupt; return its exit code.
 
@@ -31,6 +36,8 @@ def heeding(run: Callable[[], int]) -> int:
         if not again:
             raise KeyboardInterrupt(signal.Signals(number).name)
 
+    if signal.getsignal(signal.SIGINT) is leave_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     free = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
     for number in free:
         signal.signal(number, heed)

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import frontend, pipeline, plugin
+from hybridc.compiler import dims, frontend, pipeline, plugin
 from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance import not_numbers, samples
 from hybridc.compiler.assurance.calibration import Data
@@ -21,13 +21,15 @@ from hybridc.compiler.configuration import plans, presets
 from hybridc.compiler.configuration.config import HybridConfig
 from hybridc.compiler.configuration.plans import NearHits, Options, Plan, Verify
 from hybridc.compiler.errors import ContractError, InputError
+from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.frontends.onnx_reference import OnnxReference
+from hybridc.compiler.hardware import room
 from hybridc.compiler.instruments import Timing
 from hybridc.compiler.interfaces import Context
-from hybridc.compiler.log.advisers import MakeAdviser, adviser
+from hybridc.compiler.log.advisers import MakeAdviser, adviser, as_locked
 from hybridc.compiler.measurement import profile
 from hybridc.compiler.measurement.clock import Clock
-from hybridc.compiler.model import Array, Model
+from hybridc.compiler.model import Array, Model, open_dims
 from hybridc.compiler.monitoring.monitor import INTERVAL
 from hybridc.compiler.monitoring.observe import observed
 from hybridc.compiler.monitoring.timeline import Timeline
@@ -114,6 +116,7 @@ def compile_source(
 ) -> Outcome:
     """Load a model and compile it; the options are checked before the model is read."""
     check(options)
+    options = as_locked(options)
     with adviser(options) as make, observed(options) as seen:
         plan, clock = plans.plan(options), _clock(options, seen.timeline)
         with clock.stage("load"):
@@ -166,6 +169,7 @@ def unscheduled(
 
 def compile_model(model: Model, options: Options) -> Outcome:
     """Compile a model that a frontend has loaded."""
+    options = as_locked(options)
     with adviser(options) as make, observed(options) as seen:
         clock = _clock(options, seen.timeline)
         found = _compile(model, plans.plan(options), make, clock).watched(seen.monitored())
@@ -183,11 +187,15 @@ def resumes(options: Options) -> bool:
 
 def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
     """Go through the stages that the contract needs; each is compiled from the model again."""
+    scratch.sweep()
     options = cascade.timed(plan.options)
     plan = replace(plan, options=options)
+    compared = options.verify != "off" or bool(options.contract.min_accuracy)
+    if compared:
+        _check_room(model)
     data = samples.samples(model, plan)
     wanted: list[list[Array]] = []
-    if options.verify != "off" or options.contract.min_accuracy:
+    if compared:
         data, wanted = _with_answers(data, model, clock)
     trial = Trial(_noting_nans(model, wanted, data, options), data.feeds, wanted, data)
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
@@ -207,6 +215,14 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     except KeyboardInterrupt as error:
         raise shop.interrupted(error) from None
     return _finished(found, shop)
+
+
+def _check_room(model: Model) -> None:
+    """Raise InputError if the reference, which keeps each tensor by itself, has no room for one."""
+    from hybridc.compiler.ir import memory  # TVM takes its time
+
+    size, shape = memory.largest(model.module, dims.nominal(open_dims(model.inputs)))
+    room.check(size, f"to compute {shape}, the reference takes")
 
 
 def _with_answers(data: Samples, model: Model, clock: Clock) -> tuple[Samples, list[list[Array]]]:

@@ -4,6 +4,7 @@ import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hybridc.compiler.delegation.host_operators import host_names
 from hybridc.compiler.delegation.opaque_random import random_value
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.hardware import room
 from hybridc.compiler.interfaces import IRModule
 
 Array = NDArray[Any]
@@ -169,7 +171,20 @@ def random_feed(
     """
     rng = np.random.default_rng(seed)
     at = dims.nominal(open_dims(inputs)) if sizes is None else sizes
-    return {spec.name: _random(spec.at(at), rng) for spec in inputs}
+    specs = [spec.at(at) for spec in inputs]
+    where = f" at {dims.listed(at)}" if at else ""
+    room.check(sum(map(_bytes, specs)), f"random inputs{where} take")
+    return {spec.name: _random(spec, rng) for spec in specs}
+
+
+def _bytes(spec: TensorSpec) -> int:
+    """Bytes of an input, and of the numbers of 8 bytes each that are drawn for it."""
+    return 0 if isinstance(spec, OpaqueSpec) else prod(spec.fixed) * (8 + _itemsize(spec.dtype))
+
+
+def _itemsize(dtype: str) -> int:
+    importlib.import_module("ml_dtypes")  # teaches numpy the names bfloat16, int4, float8_…
+    return np.dtype(dtype).itemsize
 
 
 def _random(spec: TensorSpec, rng: np.random.Generator) -> Any:

@@ -5,7 +5,6 @@ they are first used, so `import hybridc` itself is fast.
 """
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from hybridc.compiler import settings
@@ -47,7 +46,9 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used (PEP 562)."""
     if name == "__version__":
-        return importlib.metadata.version("hybridc")
+        from importlib.metadata import version  # takes as long as all else here
+
+        return version("hybridc")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"hybridc.compiler.{_HOMES[name]}")

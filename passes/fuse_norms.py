@@ -10,6 +10,7 @@ from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.ir.rewrite import (
     Expr,
     Graph,
+    are_known,
     constant,
     operator,
     rewrite,
@@ -70,6 +71,8 @@ def _instance_norm(value: Expr, graph: Graph) -> Expr | None:
     if not all(_statistic(part, x) for part in (mean, variance)):
         return None
     channels = shape(x)[1]
+    if not are_known([channels]):
+        return None
     axes = list(range(2, len(shape(x))))
     scale, shift = (constant(make(channels), "float32") for make in (np.ones, np.zeros))
     return relax.op.nn.instance_norm(x, scale, shift, 1, axes, float(epsilon.item()))
@@ -110,9 +113,10 @@ def _groups(whole: tuple[int, ...], parted: tuple[int, ...]) -> bool:
     return (
         len(whole) >= 3
         and len(parted) >= 3
+        and are_known([whole[1], parted[1]])
         and whole[0] == parted[0]
         and whole[1] % parted[1] == 0
-        and all(extent > 0 for extent in whole)
+        and all(extent > 0 for extent in whole if are_known([extent]))
     )
 
 

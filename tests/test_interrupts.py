@@ -32,6 +32,19 @@ def work():
 
 sys.exit(heeding(work))
 """
+EARLY = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+from hybridc.cli._start import main
+main()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +54,14 @@ def signals_are_heeded() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("name", ["click", "hybridc.cli.main"])
+def test_ctrl_c_while_the_command_is_imported_is_no_fault(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY, name], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (INTERRUPTED, "")
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto
 from onnx_models import FLOAT, INT64, build, node
 
 from hybridc.compiler.errors import ModelError
@@ -94,3 +95,18 @@ def test_complex_numbers_have_a_known_number_of_parts() -> None:
     model = build([node("DFT", "x", "y")], [("x", FLOAT, [1, 5, "n"])], [("y", FLOAT, None)])
     with pytest.raises(ModelError, match="numbers of n parts"):
         load(model)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+@pytest.mark.parametrize(("operator", "size"), [("ConvInteger", 8), ("MatMulInteger", 2)])
+def test_products_of_bytes_by_others(operator: str, size: int, kind: Any) -> None:
+    """One of another rank or value is written out, and told by its own name all the same."""
+    weights = np.full((3, 2, 3) if operator == "ConvInteger" else (2, 3), 1000, kind)
+    shape = [1, 2, size]
+    model = build(
+        [node(operator, "x w", "y")],
+        [("x", TensorProto.UINT8, shape)],
+        [("y", TensorProto.INT32, None)],
+        {"w": weights},
+    )
+    refused(model, {"x": np.zeros(shape, np.uint8)}, f"{operator}'.* has unsupported type")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from made_up import ROOFS
 
@@ -90,6 +91,23 @@ def test_a_gpu_is_asked_for_its_own_instructions() -> None:
     assert "do not wait for the weights" in prospects.vain("int4-weights", hopper, BUSY)
     assert prospects.vain("int4-weights", hopper, WAITS) == ""
     assert "for target kind cpu" in prospects.vain("tf32", AVX2, BUSY)
+
+
+@pytest.mark.parametrize("cpu", ["sapphirerapids", "cooperlake", "x86-64-v3"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_16_bits_that_are_computed_in_fp32_gain_where_weights_are_waited_for(
+    cpu: str, precision: str
+) -> None:
+    made = target.parse(f'{{"kind": "llvm", "mcpu": "{cpu}"}}', 1)
+    roofs = roofline.roofs(made)
+    attention = Operator("matmul", PRODUCT, 1e6, 0, 1e9, 1e9, dynamic=True)
+    facts = [replace(each, roofs=roofs) for each in (BUSY, Facts((attention,), ROOFS), WAITS)]
+    busy, moving, waiting = (gains.Analysis().lowered(precision, each) for each in facts)
+    assert waiting.mean == pytest.approx(np.log(2), abs=0.01)
+    fast = (cpu, precision) == ("cooperlake", "bf16")
+    assert (busy.mean > 0.3) == (moving.mean > 0.3) == fast
+    assert fast or busy.mean == moving.mean == 0.0
+    assert fast or "multiplies it no faster" in waiting.source
 
 
 def test_gains_on_a_gpu_are_by_its_own_peaks() -> None:

@@ -1,6 +1,6 @@
-"""How far weights of 8 bits may take a network, by the number of its products."""
+"""How far weights, and rows, of 8 bits may take a network, by the number of its products."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 
 WIDTH, INNER = 128, 256
+Read = Callable[[Array], Array]  # what a product reads of its rows
 Block = Sequence[Array]  # the gate, what it lets through, and the way back
 
 
@@ -42,17 +43,25 @@ def rounded(network: Sequence[Block]) -> list[Block]:
     ]
 
 
-def branch(block: Block, x: Array) -> Array:
-    normal = x / np.sqrt((x**2).mean(-1, keepdims=True))
+def branch(block: Block, x: Array, read: Read) -> Array:
+    normal = read(x / np.sqrt((x**2).mean(-1, keepdims=True)))
     gate, value, back = block
     opened = normal @ gate
-    return (opened / (1 + np.exp(-opened)) * (normal @ value)) @ back
+    return read(opened / (1 + np.exp(-opened)) * (normal @ value)) @ back
 
 
-def answer(network: Sequence[Block], x: Array) -> Array:
+def answer(network: Sequence[Block], x: Array, read: Read = lambda rows: rows) -> Array:
     for block in network:
-        x = x + branch(block, x)
+        x = x + branch(block, x, read)
     return x
+
+
+def in_bytes(rows: Array) -> Array:
+    """Rows in 255 steps from end to end, 0 among them."""
+    low, high = (np.minimum(rows.min(-1), 0), np.maximum(rows.max(-1), 0))
+    step = np.maximum(high - low, 1e-9)[:, None] / 255
+    zero = np.round(-low[:, None] / step)
+    return (np.clip(np.round(rows / step) + zero, 0, 255) - zero) * step
 
 
 def inputs() -> Array:
@@ -66,9 +75,9 @@ def test_no_limit_is_less_than_for_few_products_nor_endless(precision: str) -> N
     assert few is not None
     assert many is not None
     assert most is not None
-    grows = precision == "int8-weights"
-    assert many.share == pytest.approx(few.share * ((113 / 50) ** 0.5 if grows else 1))
-    assert 1 - many.cosine == pytest.approx((1 - few.cosine) * (113 / 50 if grows else 1))
+    growth = {"int8-weights": (113 / 50) ** 0.5, "int8-dynamic": 1.3}.get(precision, 1.0)
+    assert many.share == pytest.approx(few.share * growth)
+    assert 1 - many.cosine == pytest.approx((1 - few.cosine) * growth**2)
     assert most.share <= 2 * few.share
     assert 1 - most.cosine <= 4 * (1 - few.cosine) * 1.0001
 
@@ -83,14 +92,21 @@ def faulty(network: Sequence[Block]) -> Iterator[list[Block]]:
                 yield [*network[:at], block, *network[at + 1 :]]
 
 
-@pytest.mark.parametrize("depth", [5, 40, 80])
-def test_one_wrong_product_of_many_is_seen(depth: int) -> None:
+@pytest.mark.parametrize(
+    ("precision", "depth"),
+    [
+        *(("int8-weights", depth) for depth in (5, 40, 80)),
+        *(("int8-dynamic", depth) for depth in (5, 38, 66)),
+    ],
+)
+def test_one_wrong_product_of_many_is_seen(precision: str, depth: int) -> None:
     network, x = blocks(depth), inputs()
+    read: Read = in_bytes if precision == "int8-dynamic" else lambda rows: rows
     wanted, stored = answer(network, x), rounded(network)
-    how = How(precision="int8-weights", products=3 * depth)
-    assert verify.compare("y", wanted, answer(stored, x), how).ok
+    how = How(precision=precision, products=3 * depth)
+    assert verify.compare("y", wanted, answer(stored, x, read), how).ok
     for wrong in faulty(stored):
-        assert not verify.compare("y", wanted, answer(wrong, x), how).ok
+        assert not verify.compare("y", wanted, answer(wrong, x, read), how).ok
 
 
 def deep(count: int, width: int = 64) -> Any:

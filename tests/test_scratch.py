@@ -9,10 +9,13 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from onnx_models import relu
+from tvm.support import utils
 
-from hybridc.compiler import target
+from hybridc.compiler import driver, target
 from hybridc.compiler.building import build
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.filesystem import scratch
@@ -77,6 +80,20 @@ def test_a_sweep_removes_what_the_killed_left_and_nothing_else(place: Path) -> N
     living.communicate("", timeout=60)
     assert living.returncode == 0
     assert not used.exists()
+
+
+def test_a_compilation_leaves_nothing_that_no_sweep_knows(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders of TVM's own have no owner; and who compiles sweeps."""
+    killed, remnant = owner(place)
+    killed.kill()
+    killed.wait(60)
+    own = Mock(side_effect=AssertionError)
+    monkeypatch.setattr(utils, "tempdir", own)
+    driver.compile(relu(), verify="off")
+    assert not own.called
+    assert not remnant.exists()
 
 
 def test_what_a_tuning_starts_has_its_temporary_files_in_the_folder(place: Path) -> None:

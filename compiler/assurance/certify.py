@@ -76,6 +76,12 @@ class Terms:
     time_budget: TimeBudget = field(default_factory=TimeBudget)
     calibrated: Mapping[str, Any] | None = None
 
+    def runs(self, trial: Trial) -> bool:
+        """Whether the artifact is called."""
+        contract = self.contract
+        demanded = contract.timed or contract.validate is not None or contract.min_accuracy
+        return bool(trial.wanted or self.timed or demanded)
+
     @property
     def tolerances(self) -> dict[str, float]:
         """Those that were given, by name, for the certificate."""

@@ -56,6 +56,11 @@ class Reduced:
 # what one branch makes of 440.
 # Rows of activations in 255 steps from end to end, 8 deviations, are wrong by 0.9 %, and by more
 # where some features are much larger than the rest: as int8 with fixed scales.
+# With weights in 127 steps that is 1.2 % of a product.  Gated branches are 2.9 % off after 15
+# products, 5.5 % after 48, 7.6 % after 114, 10.1 % after 198 and 12.8 % after 240, and products in
+# a row 10.8 % after 113.  So the limit grows as that of weights alone, but ends at 13 %, since one
+# wrong product of 198 makes 13.6 %, and of 240 14.3 %.  Of few it is far from both: of three, what
+# is right is 1.3 % off, and what is wrong 61 %.
 REDUCED: Mapping[str, Reduced] = MappingProxyType(
     {
         "bf16": Reduced(share=0.05, cosine=0.999),
@@ -63,7 +68,7 @@ REDUCED: Mapping[str, Reduced] = MappingProxyType(
         "tf32": Reduced(share=0.05 / 8, cosine=1 - 0.001 / 64),
         "int8": Reduced(share=0.15, cosine=0.99),
         "int8-weights": Reduced(share=0.05, cosine=0.999, growth=2.0),
-        "int8-dynamic": Reduced(share=0.1, cosine=0.99),
+        "int8-dynamic": Reduced(share=0.1, cosine=0.99, growth=1.3),
         "int4-weights": Reduced(share=0.5, cosine=0.9),
     }
 )

@@ -100,8 +100,10 @@ class Begun:
             path = Path(folder) / "lib.so"
             try:
                 # Where a line of TIR went is of no use to anyone, and as large as the code.
+                options = ["-Wl,--strip-debug"]
+                # A folder of TVM's own for objects would stay where the process is killed.
                 self.executable.export_library(
-                    str(path), fcompile=link.library, options=["-Wl,--strip-debug"]
+                    str(path), fcompile=link.library, workspace_dir=folder, options=options
                 )
             except (RuntimeError, OSError) as error:
                 raise PassError(f"the C compiler could not link the kernels: {error}") from error
@@ -159,7 +161,7 @@ class GpuExecutable(Executable):
         if self._loaded is None:
             with scratch.Folder() as folder:
                 library = str(Path(folder) / "kernel.so")
-                self.export_library(library, **how)
+                self.export_library(library, workspace_dir=folder, **how)
                 self._loaded = codegen.load(library, self.device)
         return self._loaded
 

@@ -9,6 +9,7 @@ from hybridc.compiler import dims
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import (
+    ceil_pooling,
     functions,
     open_axes,
     quantized,
@@ -162,10 +163,14 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     proto.CopyFrom(file.proto)
     open_axes.apply(proto, bound)
     functions.leave_out_shadowed(proto)
+    ceil_pooling.write_out(proto)
     _say_one_sided(proto)
-    proto = quantized.written_out(training.written_out(proto))
+    proto, strict = training.written_out(proto), not is_of_torch(proto)
+    written = quantized.written_out(proto)
+    if written is not proto:  # what ONNX refuses is told of the operator that the file has
+        fold(proto, strict=strict)
     # What torch exported need not run in ONNX Runtime.
-    first = fold(proto, strict=not is_of_torch(proto)).proto
+    first = fold(written, strict=strict).proto
     proto = operators.expand_all(first, lambda made: fold(made).proto)
     static = fold(proto)
     same_padding.write_out(static.proto.graph.node, static.types)

@@ -28,6 +28,8 @@ _TWO_BITS = frozenset({"int2", "uint2"})
 # Elements from which weights are worth reading again rather than holding for as long as a
 # compilation takes: ONNX Runtime reads 256 MB in some 0.2 s.
 _BULK = 2**26
+# How ONNX Runtime and numpy say that there is no memory.
+_NO_ROOM = re.compile(r"bad_alloc|AllocateRawInternal|Unable to allocate|Failed to allocate")
 
 
 class OnnxReference:
@@ -51,6 +53,11 @@ class OnnxReference:
         try:
             return [as_array(value) for value in self._session.run(None, dict(feed))]
         except Exception as error:  # each library raises classes of its own, not all public
+            if _NO_ROOM.search(str(error)):
+                raise InputError(
+                    "the model takes more memory on the inputs used for comparison than this"
+                    " process can have: give smaller sizes (--shape)"
+                ) from error
             raise InputError(
                 f"the model does not run on the inputs used for comparison: {_refusal(error)};"
                 " if not every size is possible, fix it with --shape; if random inputs"

@@ -1,5 +1,7 @@
 """How many threads this process should run: what affinity, cgroups and hyper-threads leave.
 
+`groups` finds the cgroups, of other controllers too.
+
 Every path is looked up below a root, so that tests can bring machines of their own.
 """
 
@@ -40,11 +42,17 @@ def _cpus(listed: str) -> Iterator[int]:
 
 def _quotas(root: Path) -> Iterator[Fraction]:
     """The CPU quotas of this process's cgroups and of those around them, in cores."""
+    for place in groups(root, "cpu"):
+        yield from _quota(place)
+
+
+def groups(root: Path, controller: str) -> Iterator[Path]:
+    """The folders of this process's cgroups, and of those around them, that have a controller."""
     mounts = list(_mounts(root))
     for line in read(root / "proc/self/cgroup").splitlines():
-        _, controllers, group = [*line.split(":", 2), "", ""][:3]
-        for place in _folders(root, mounts, controllers, group):
-            yield from _quota(place)
+        _, held, group = [*line.split(":", 2), "", ""][:3]
+        shown = [mount for mount in mounts if _holds(controller, mount[2], held)]
+        yield from _folders(root, shown, group)
 
 
 def _mounts(root: Path) -> Iterator[_Mount]:
@@ -56,11 +64,9 @@ def _mounts(root: Path) -> Iterator[_Mount]:
             yield fields[4], fields[3], kind[0] if kind[0] == "cgroup2" else kind[2]
 
 
-def _folders(root: Path, mounts: list[_Mount], controllers: str, group: str) -> Iterator[Path]:
+def _folders(root: Path, mounts: list[_Mount], group: str) -> Iterator[Path]:
     """The folder of a cgroup and of each that it lies in, as far as this process sees them."""
-    for point, shown, kind in mounts:
-        if not _holds_cpu(kind, controllers):
-            continue
+    for point, shown, _ in mounts:
         inside = PurePosixPath(group)
         # In a container the mount shows a part of the tree, and the group may lie outside of it.
         known = inside.is_relative_to(shown)
@@ -69,14 +75,14 @@ def _folders(root: Path, mounts: list[_Mount], controllers: str, group: str) -> 
             yield root / point.lstrip("/") / part
 
 
-def _holds_cpu(kind: str, controllers: str) -> bool:
-    """Whether a mount is that of the hierarchy with these controllers, and the CPU is among them.
+def _holds(controller: str, kind: str, controllers: str) -> bool:
+    """Whether a mount is that of the hierarchy with these controllers, and one is among them.
 
     `kind` is `cgroup2`, whose controllers are the empty string, or the options of version 1.
     """
     if kind == "cgroup2":
         return not controllers
-    return "cpu" in controllers.split(",") and "cpu" in kind.split(",")
+    return controller in controllers.split(",") and controller in kind.split(",")
 
 
 def _quota(folder: Path) -> Iterator[Fraction]:

@@ -1,7 +1,7 @@
 """The roofs of a target: operations and bytes a second, measured or by the facts of its cores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from hybridc.compiler.anatomy.work import Operator
@@ -11,6 +11,10 @@ from hybridc.compiler.hardware.narrow import INSTRUCTIONS
 from hybridc.compiler.target import Target
 
 FULL = "fp32"
+# Where these are multiplied no faster than fp32, operands stay fp32, but for weights of products of
+# a few rows, which wait for them (`passes/_wide_weights.py`).
+_HALVES = ("bf16", "fp16")
+_FEW = 16  # rows: 8 operations for each byte of their weights in fp32
 # Bytes a second from a GPU's L2 cache beside those from its memory; assumed, data sheets tell none.
 _CACHED = 2.0
 
@@ -47,7 +51,8 @@ class Roofs:
     """Operations a second by type, and bytes a second from memory and from the last cache.
 
     `lacking` says which types the target has no instructions for; `source` where the numbers
-    come from; `cache` is the last level's size in bytes.
+    come from; `cache` is the last level's size in bytes.  `widened` are precisions of 16 bits
+    that are computed in fp32.
     """
 
     rates: Mapping[str, float]
@@ -56,6 +61,7 @@ class Roofs:
     cache: int
     lacking: tuple[str, ...]
     source: str
+    widened: tuple[str, ...] = ()
 
     @property
     def balance(self) -> float:
@@ -71,6 +77,8 @@ class Roofs:
         there: activations by their own size, weights if those of the whole model fit.
         S. Williams, A. Waterman, D. Patterson: Roofline, CACM 52(4), 2009.
         """
+        if precision in self.widened:
+            return self._widened(each, weights, fused=fused)
         narrow = PRECISIONS[precision if each.product else FULL]
         data = (each.data if fused else each.alone) * narrow.data
         moved = data / (self.cached if data <= self.cache else self.memory)
@@ -79,6 +87,17 @@ class Roofs:
         moved += held / (self.cached if whole else self.memory)
         rate = self.rates.get(narrow.multiplied, self.rates[FULL])
         return max(each.flops / rate, moved)
+
+    def _widened(self, each: Operator, weights: float, *, fused: bool) -> float:
+        """The same of 16 bits that are computed in fp32: as that, or with half the bytes to read.
+
+        Widening a weight takes as long as a multiply-add of a row with it.
+        """
+        plain = self.seconds(each, weights, fused=fused)
+        if not each.product or 2 * each.flops > _FEW * each.weights:
+            return plain
+        halved = replace(each, flops=each.flops + each.weights / 2, weights=each.weights / 2)
+        return min(plain, self.seconds(halved, weights / 2, fused=fused))
 
     def total(
         self, found: Sequence[Operator], precision: str = FULL, *, fused: bool = True
@@ -98,6 +117,8 @@ def roofs(target: Target) -> Roofs:
     rates = {FULL: full} | {name: full * target.faster(name) for name in INSTRUCTIONS}
     if known:
         rates |= {p: max(full, rate) for p in ("bf16", "int8") if (rate := getattr(known, p))}
+    widened = tuple(name for name in _HALVES if target.faster(name) == 1.0)
+    rates |= dict.fromkeys(widened, full)
     origin = "measured" if known or facts.measured else "assumed: nobody probed this machine"
     return Roofs(
         rates,
@@ -106,6 +127,7 @@ def roofs(target: Target) -> Roofs:
         target.l3,
         tuple(p for p in INSTRUCTIONS if rates[p] <= full),
         origin,
+        widened,
     )
 
 

@@ -14,6 +14,7 @@ from tvm_ffi import structural_map, structural_walk
 from hybridc.compiler import dims
 from hybridc.compiler.dims import Sizes
 from hybridc.compiler.interfaces import IRModule, PrimFunc
+from hybridc.compiler.ir.rewrite import bindings_of, operator, relax_functions
 from hybridc.compiler.model import Array, TensorSpec, open_dims
 from hybridc.compiler.text.units import format_size
 
@@ -26,6 +27,8 @@ _LOWERING = (
     s_tir.transform.LowerMatchBuffer,
     s_tir.transform.LowerOpaqueBlock,
 )
+_PRODUCTS = ("matmul", "nn.conv1d", "nn.conv2d", "nn.conv3d")
+_SPREADING = ("broadcast_to", "expand_dims", "full", "ones", "repeat", "reshape", "tile", "zeros")
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,25 @@ def usage(
         unshared=tensors,
         workspace=max((workspace(kernel, threads) for kernel in kernels), default=0),
     )
+
+
+def largest(module: IRModule, at: Sizes) -> tuple[int, str]:
+    """Of the tensors that a graph computes, the one that takes most: its bytes, and its shape.
+
+    A product, which nothing is fused into, counts with what it multiplies.  What only spreads
+    numbers counts for nothing: whoever reads it may do without.
+    """
+    found = (0, "")
+    bindings = (each for _, func in relax_functions(module) for each in bindings_of(func))
+    for binding in bindings:
+        name, kind = operator(binding.value), binding.var.ty
+        if name in _SPREADING or not isinstance(kind, relax.TensorType) or kind.shape is None:
+            continue
+        tensors = [kind, *(arg.ty for arg in binding.value.args)] if name in _PRODUCTS else [kind]
+        size = sum(_bytes(each.shape.values, each.dtype, at) for each in tensors)
+        shape = ",".join(str(_number(extent, at)) for extent in kind.shape.values)
+        found = max(found, (size, f"{kind.dtype}[{shape}]"))
+    return found
 
 
 def _allocations(main: Any, at: Sizes) -> tuple[int, int]:

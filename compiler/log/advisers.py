@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from hybridc.compiler import settings
+from hybridc.compiler import pipeline, settings
+from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import LogError, MissingRecordError
 from hybridc.compiler.interfaces import Advice, Point, Usable
 from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log import access, keys, lock
+from hybridc.compiler.orchestration import precisions
 from hybridc.compiler.target import Target
 
 
@@ -27,6 +29,20 @@ class Adviser(Advice, Protocol):
 
 
 MakeAdviser = Callable[[Target], Adviser | None]
+
+
+def as_locked(options: Options) -> Options:
+    """The options in the precision of the artifact that their lock is of, where they leave it open.
+
+    A pipeline that lowers precision itself says which one.
+    """
+    if options.lock is None or options.dtype != precisions.AUTO:
+        return options
+    own = pipeline.parse(plans.pipeline_of(options), pipeline.passes(options.plugins))
+    found = lock.precision(options.lock, options.plugins)
+    if found is None or precisions.of_steps(own) != precisions.FULL:
+        return options
+    return replace(options, dtype=found[0], precise=found[1])
 
 
 @contextmanager

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hybridc.compiler import pipeline
 from hybridc.compiler import target as targets
 from hybridc.compiler.artifacts import artifact as artifacts
 from hybridc.compiler.artifacts.artifact import Artifact
-from hybridc.compiler.errors import InputError, MissingRecordError, described
+from hybridc.compiler.errors import InputError, MissingRecordError, PluginError, described
 from hybridc.compiler.filesystem.files import unreadable
 from hybridc.compiler.interfaces import Point, Usable
 from hybridc.compiler.kernel_record import Alternatives
@@ -17,6 +18,7 @@ from hybridc.compiler.log import conditions, keys
 from hybridc.compiler.log.conditions import Difference
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.offload.backend import OWN
+from hybridc.compiler.orchestration import precisions
 from hybridc.compiler.target import Target
 
 _LIMIT = 64 * 2**20  # bytes of a lock
@@ -87,7 +89,11 @@ class LockAdvice:
 
     def describe(self) -> Mapping[str, Any]:
         """What came of it, as JSON data."""
-        told = ["it is unknown for which target they are"] if self.made is None else self.differs
+        told = (
+            ["it is unknown for which target and precision they are"]
+            if self.made is None
+            else self.differs
+        )
         return {"source": self.source, "locked": len(self.choices), "differs": [*told]}
 
 
@@ -105,6 +111,21 @@ def read(path: Path) -> LockAdvice:
     if not isinstance(data, dict):
         raise InputError(f"{path} is not a schedule lock: it is not a JSON object")
     return LockAdvice(str(path), dict(_entry(path, *item) for item in data.items()), made)
+
+
+def precision(path: Path, plugins: Sequence[Path] = ()) -> tuple[str, tuple[str, ...]] | None:
+    """The precision of the artifact that a lock is part of, and the products that this left alone.
+
+    None for a lock by itself, and where a pass of the artifact is none of those known here, with
+    the `plugins`.  A kernel does not tell it: one of fp32 may read weights that were rounded.
+    """
+    if path.suffix != ".hyb":
+        return None
+    try:
+        steps = pipeline.parse(Artifact.load(path).pipeline, pipeline.passes(plugins))
+    except PluginError:
+        return None
+    return precisions.of_steps(steps), precisions.kept(steps)
 
 
 def _conditions(path: Path, artifact: Artifact) -> tuple[Described, Described]:

@@ -231,12 +231,13 @@ def _resources(context: Context, built: Built, target: Target) -> tuple[Mapping[
 
 def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     trial = trial.unseen() if plan.calibrates else trial
-    model, artifact = trial.model, made.artifact
-    terms = _terms(trial, plan, made, clock)
-    check = partial(clock.time_budget.check, "sensitivity is measured")
-    sensitive = made.sensitive and made.sensitive.on(trial.feeds, model.inputs, check)
+    model, terms = trial.model, _terms(trial, plan, made, clock)
+    if terms.runs(trial):
+        made.check_room()
+    in_time = partial(clock.time_budget.check, "sensitivity is measured")
+    sensitive = made.sensitive and made.sensitive.on(trial.feeds, model.inputs, in_time)
     try:
-        examined = examine(artifact, trial, terms, made.memory.peak, clock.stage)
+        examined = examine(made.artifact, trial, terms, made.memory.peak, clock.stage)
     except WrongAnswerError as error:
         if sensitive is None:
             raise
@@ -244,7 +245,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     notes = (*model.notes, *made.notes, *examined.notes, *_by_host(model, plan.target))
     agreement = [comparison.describe() for comparison in examined.agreement]
     report = made.report(model, notes, agreement, examined.latency, clock.stages)
-    certified = replace(artifact, report=report.lasting(), certificate=examined.certificate)
+    certified = replace(made.artifact, report=report.lasting(), certificate=examined.certificate)
     outcome = Outcome(certified, report, examined.measured, examined.broken, sensitive)
     return outcome.sized(terms.contract)
 

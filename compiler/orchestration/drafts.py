@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.artifacts.artifact import Artifact
+from hybridc.compiler.hardware import room
 from hybridc.compiler.ir.memory import Memory
 from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.measurement.measure import Samples
@@ -34,6 +35,13 @@ class Draft:
     sensitive: Lowered | None = None
     idle: tuple[str, ...] = ()
     resources: tuple[Mapping[str, Any], ...] = ()
+
+    def check_room(self) -> None:
+        """Raise InputError if this host has no memory for a call, beside inputs and weights."""
+        if "gpu" not in self.artifact.target:
+            used = self.memory
+            needed = used.activations + used.workspace + used.outputs
+            room.check(needed, "a call of the compiled model takes")
 
     def report(
         self,

@@ -158,7 +158,7 @@ class Analysis:
             before += weight * now
             after += weight * roofs.seconds(each, weights, precision)
         lacks = PRECISIONS[precision].multiplied in roofs.lacking
-        told = "roofline; the target has no instructions for it" if lacks else "roofline"
+        told = "roofline; the target multiplies it no faster" if lacks else "roofline"
         return Gain(math.log(before / after) if after else 0.0, _DOUBT[self.depth], told)
 
 

@@ -181,6 +181,12 @@ def of_steps(steps: Sequence[Pass]) -> str:
     return (pairs or found)[-1]
 
 
+def kept(steps: Sequence[Pass]) -> tuple[str, ...]:
+    """The products that passes which lower precision were told to leave alone."""
+    found = [str(getattr(step, "keep", "")) for step in steps]
+    return tuple(dict.fromkeys(name for text in found for name in text.split(",") if name))
+
+
 def _adjusted(step: Pass, precise: Sequence[str], tight: bool) -> Pass:
     """The pass with those of the options that it has: what to keep, and whether memory is tight."""
     wanted = {"keep": ",".join(precise), "in_kernel": tight}

@@ -53,7 +53,7 @@ def stages(options: Options) -> tuple[Stage, ...]:
         later.append(tuned)
     if options.dtype == "auto":
         first = replace(first, dtype="fp32")
-        # What a lock was written for it does not say.
+        # A lock without its artifact does not say what it was written for.
         if options.lock is not None or (judged(options) and allows_loss(options)):
             known = precisions.of_device(target.kind_of(options.target))
             names = [name for name in LOSSY if name in known]

@@ -10,6 +10,7 @@ from typing import Any
 from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.building import build, link
 from hybridc.compiler.errors import InputError, PassError
+from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule
 from hybridc.compiler.kernel_record import State
@@ -106,7 +107,8 @@ class Kernel:
         if self.target.gpu is not None:
             machine_code(library).write_bytes(made.device)
         try:
-            made.export_library(str(library), fcompile=link.library)
+            with scratch.Folder() as folder:
+                made.export_library(str(library), fcompile=link.library, workspace_dir=folder)
         except (RuntimeError, OSError) as error:
             raise LinkError(str(error)) from error
 

@@ -12,6 +12,7 @@ import torch
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx import pooling
 from hybridc.compiler.frontends.onnx.node import Expr, Node, static
+from hybridc.compiler.frontends.onnx_graph import ceil_pooling
 from hybridc.compiler.ir.rewrite import constant
 
 Tensor = Any  # torch.Tensor
@@ -33,23 +34,19 @@ def _max_pool(rank: int) -> Converter:
         x = s.expand_dims(x, axis=[0]) if alone else x
         window = _each(c["kernel_size"], rank)
         stride = _each(c["stride"], rank) if c["stride"] else window
-        pads = _each(c["padding"], rank) * 2
-        attributes = {
-            "kernel_shape": window,
-            "strides": stride,
-            "pads": pads,
-            "dilations": _each(c["dilation"], rank),
-            "ceil_mode": int(c["ceil_mode"]),
-        }
+        pads, dilations = _each(c["padding"], rank), _each(c["dilation"], rank)
+        reaches = [step * (size - 1) + 1 for size, step in zip(window, dilations, strict=True)]
+        ends = map(ceil_pooling.behind, pads, stride, reaches) if c["ceil_mode"] else pads
+        pads = [*pads, *ends]
         if 1 in c.used:
-            node = Node("MaxPool", [x], attributes, 2, 20, s)
+            attributes = {"kernel_shape": window, "strides": stride, "pads": pads}
+            node = Node("MaxPool", [x], {**attributes, "dilations": dilations}, 2, 20, s)
             pooled, places = pooling.max_pool(node)  # type: ignore[misc]
             places = s.floor_mod(places, math.prod(static(x)[2:]))
         else:
             pool = {1: s.nn.max_pool1d, 2: s.nn.max_pool2d, 3: s.nn.max_pool3d}[rank]
             options = {"pool_size": window, "strides": stride, "padding": pads}
-            rest = {"dilation": attributes["dilations"], "ceil_mode": bool(c["ceil_mode"])}
-            pooled = pool(x, **options, **rest)
+            pooled = pool(x, **options, dilation=dilations)
             places = constant(np.zeros(1), "int64")  # nobody reads it
         if not alone:
             return pooled, places

@@ -1,4 +1,4 @@
-"""Pooling with the places of maxima, p-norms of windows, transposed convolution to a size."""
+"""Pooling with the places of maxima, averages beyond padding, transposed convolution to a size."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -63,10 +63,7 @@ def _windows(node: Node, image: Sequence[int]) -> tuple[Array, list[int]]:
     axes: list[Array] = []
     for i, extent in enumerate(image):
         room = extent + pads[i] + pads[rank + i] - dilations[i] * (kernel[i] - 1) - 1
-        count = (-(-room // strides[i]) if node.get("ceil_mode", 0) else room // strides[i]) + 1
-        if (count - 1) * strides[i] >= extent + pads[i]:
-            count -= 1  # a window that begins behind the image is none
-        starts = np.arange(count)[:, None] * strides[i] - pads[i]
+        starts = np.arange(room // strides[i] + 1)[:, None] * strides[i] - pads[i]
         places = starts + np.arange(kernel[i]) * dilations[i]
         axes.append(np.where((places < 0) | (places >= extent), -1, places))
     flat = np.zeros((1, 1), np.int64)
@@ -87,24 +84,12 @@ def _in_order(windows: Array, image: Sequence[int], columns_first: int) -> Array
     return numbers
 
 
-def _lp_pool(node: Node) -> Expr:
-    """The p-norm of windows, those at the end that reach beyond the padding too.
-
-    TVM multiplies their averages, which leave out what lies beyond, by the whole window.
-    """
-    if not _rounds_up(node):
-        return None
-    s, order = node.scope, float(node.get("p", 2))
-    mean = _whole_windows(node, s.power(s.abs(node.inputs[0]), order))
-    return s.power(s.multiply(mean, math.prod(node.get("kernel_shape"))), 1 / order)
-
-
 def _average_pool(node: Node) -> Expr:
     """Averages that count the padding, but not what windows reach beyond it.
 
-    TVM counts that too.
+    TVM counts that too.  What counts no padding comes without `ceil_mode` (`ceil_pooling`).
     """
-    if not _rounds_up(node) or not node.get("count_include_pad", 0):
+    if not node.get("ceil_mode", 0):
         return None
     declared, padding = node.get("pads", [0] * 2 * len(node.get("kernel_shape"))), _padding(node)
     if all(wide <= known for wide, known in zip(padding, declared, strict=True)):
@@ -120,16 +105,6 @@ def _average_pool(node: Node) -> Expr:
         counted = (starts[:, None] + dilation * np.arange(window) < end).sum(axis=1)
         share = share[..., None] * (window / counted)
     return s.multiply(_whole_windows(node, node.inputs[0]), share)
-
-
-def _rounds_up(node: Node) -> bool:
-    """Whether windows may begin within the padding and end beyond it."""
-    plain = node.get("auto_pad", "NOTSET") == "NOTSET" and len(node.get("kernel_shape")) in (
-        1,
-        2,
-        3,
-    )
-    return plain and bool(node.get("ceil_mode", 0))
 
 
 def _window(node: Node, axis: int) -> tuple[int, int, int]:
@@ -219,7 +194,6 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "GlobalAveragePool": _of_nothing(np.nan),  # 0 divided by 0
         "GlobalLpPool": _of_nothing(0.0),
         "GlobalMaxPool": _of_nothing(-np.inf),
-        "LpPool": _lp_pool,
         "MaxPool": max_pool,
     }
 )

@@ -1,4 +1,4 @@
-"""Reductions of nothing, norms, running products, determinants."""
+"""Reductions of nothing, running products, determinants."""
 
 from collections.abc import Callable, Mapping
 from math import prod
@@ -101,19 +101,6 @@ def _log_sum_exp(node: Node) -> Expr:
     return s.add(total, shift if keep else s.squeeze(shift, axis=reduced))
 
 
-def _lp_normalization(node: Node) -> Expr:
-    """Divide by the norm; where that is 0 the result is 0."""
-    x, s, p = node.inputs[0], node.scope, node.get("p", 2)
-    axis = [node.get("axis", -1)]
-    if p == 1:
-        norm = s.sum(s.abs(x), axis=axis, keepdims=True)
-    else:
-        norm = s.sqrt(s.sum(s.multiply(x, x), axis=axis, keepdims=True))
-    none = s.equal(norm, 0.0)
-    quotient = s.divide(x, s.where(none, constant(np.array(1.0), dtype(x)), norm))
-    return s.where(none, constant(np.array(0.0), dtype(x)), quotient)
-
-
 def _cumulative(operator: str, neutral: int) -> Converter:
     """CumSum and CumProd: `exclusive` shifts by one, `reverse` runs from the end."""
 
@@ -174,26 +161,11 @@ def _eliminated(s: Expr, x: Expr, n: int) -> tuple[Expr, Expr]:
     return s.multiply(pivot, sign), s.subtract(rest, s.multiply(factor, tail))
 
 
-def _mean_variance(node: Node) -> Expr:
-    """Zero mean and unit variance.
-
-    ONNX's own definition takes the square of the mean from the mean of squares, which may round to
-    less than 0, where values are nearly the same.
-    """
-    x, s = node.inputs[0], node.scope
-    options = {"axis": node.get("axes", [0, 2, 3]), "keepdims": True}
-    centred = s.subtract(x, s.mean(x, **options))
-    deviation = s.sqrt(s.mean(s.multiply(centred, centred), **options))
-    return s.divide(centred, s.add(deviation, 1e-9))
-
-
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
         "CumProd": _cumulative("cumprod", 1),
         "CumSum": _cumulative("cumsum", 0),
         "Det": _det,
-        "LpNormalization": _lp_normalization,
-        "MeanVarianceNormalization": _mean_variance,
         "ReduceL1": _over_no_axes(lambda s, x: s.abs(x)),
         "ReduceL2": _over_no_axes(lambda s, x: s.abs(x)),
         "ReduceLogSum": _over_no_axes(lambda s, x: s.log(x)),

@@ -2,26 +2,36 @@
 
 from typing import Any
 
-from hybridc.compiler.frontends.onnx_graph import corners, same_padding, transforms
+from hybridc.compiler.frontends.onnx_graph import (
+    ceil_pooling,
+    corners,
+    same_padding,
+    transforms,
+    variances,
+)
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers
 
 
 def is_misread(proto: Any) -> bool:
     """Whether ONNX Runtime computes some of a model otherwise than ONNX means, or inexactly."""
     return (
-        corners.are_rounded(proto)
+        ceil_pooling.are_miscounted(proto)
+        or corners.are_rounded(proto)
         or same_padding.are_misread(proto.graph.node)
         or transforms.are_used(proto.graph)
+        or variances.are_used(proto.graph)
     )
 
 
 def write_out(proto: Any) -> None:
-    """Write Resize, padding and transforms so that ONNX Runtime computes what ONNX means."""
+    """Write operators so that ONNX Runtime computes what ONNX means."""
     import onnx
 
     lower_numbers(proto)
+    ceil_pooling.write_out(proto)
     corners.write_out(proto)
     transforms.write_out(proto)
+    variances.write_out(proto)
     graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     types = {value.name: value.type for value in [*graph.input, *graph.value_info]}
     for tensor in graph.initializer:

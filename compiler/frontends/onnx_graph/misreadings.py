@@ -17,8 +17,6 @@ def better_expanded(node: Proto) -> bool:
     match node.op_type:
         case "Attention":  # taken for Microsoft's operator of that name
             return True
-        case "LayerNormalization":  # the statistics after the first output lose their axes
-            return any(node.output[1:])
         case "RMSNormalization":  # right for the last axis alone
             return bool(attributes(node).get("axis", -1) != -1)
         case _:
