@@ -198,12 +198,15 @@ class _Nest:
 
     def _outer(self, axes: Sequence[tuple[Any, Expr]], body: Any) -> Statement:
         """One loop over all of these axes, on all threads where that is wanted."""
+        # An axis of one element has one place; as a quotient of the counter TVM takes it for open,
+        # and lets the counter appear outside of its loop.
+        places: dict[int, Expr] = {hash(var): long(0) for var, extent in axes if _is_one(extent)}
+        axes = [(var, extent) for var, extent in axes if not _is_one(extent)]
         if not axes:
-            return body({})
+            return body(places)
         task = counter("task")
         rest: Expr = task
         total: Expr = long(1)
-        places: dict[int, Expr] = {}
         for i, (var, extent) in reversed(list(enumerate(axes))):
             places[hash(var)] = rest if i == 0 else tirx.floormod(rest, extent)
             rest = tirx.floordiv(rest, extent)
@@ -271,3 +274,7 @@ class _Nest:
         along = [load.indices and access.uses(load.indices[-1], var) for load in loads]
         across = [last is not None and access.uses(load.indices[-1], last) for load in loads]
         return last is None or (any(along) and not any(across))
+
+
+def _is_one(extent: Expr) -> bool:
+    return isinstance(extent, tirx.IntImm) and int(extent) == 1

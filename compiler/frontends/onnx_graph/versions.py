@@ -1,6 +1,7 @@
 """Version numbers of ONNX models, and what ONNX Runtime reads of them."""
 
 from collections.abc import Iterable, Iterator
+from types import MappingProxyType
 from typing import Any
 
 from hybridc.compiler.errors import ModelError
@@ -9,6 +10,19 @@ _STANDARD = ("", "ai.onnx")
 # The newest that ONNX Runtime 1.31 reads; onnx 1.23 stamps files with IR 14 and opset 28.
 _IR_VERSION = 13
 _OPSET = 26
+# In the versions 12 to 15 of these, onnx infers a type, but no shape; nothing else is different.
+_SHAPED_SINCE = MappingProxyType({"GreaterOrEqual": 16, "LessOrEqual": 16})
+
+
+def inferring_schema(node: Any, opset: int) -> Any:
+    """The schema by which the shapes of a node's results are inferred.
+
+    Raises onnx.defs.SchemaError where there is none.
+    """
+    import onnx
+
+    since = _SHAPED_SINCE.get(node.op_type, 0) if node.domain in _STANDARD else 0
+    return onnx.defs.get_schema(node.op_type, max(opset, since), node.domain)
 
 
 def lower_numbers(proto: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx.same_windows import OF_WINDOWS
-from hybridc.compiler.frontends.onnx_graph import slices
+from hybridc.compiler.frontends.onnx_graph import slices, versions
 from hybridc.compiler.frontends.onnx_graph.branches import MOST_NODES, Scene, written_out
 from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
@@ -159,7 +159,7 @@ class _Folder:
             return {}
         scope = self.types if has_subgraph(node) else {name: self.types[name] for name in names}
         try:
-            schema = onnx.defs.get_schema(node.op_type, self.opsets[node.domain], node.domain)
+            schema = versions.inferring_schema(node, self.opsets[node.domain])
             found: dict[str, Proto] = onnx.shape_inference.infer_node_outputs(
                 schema,
                 node,

@@ -101,10 +101,12 @@ class Importer(ONNXGraphImporter):
         return extents is not None and not all(isinstance(size, int) for size in extents)
 
     def _read_as_data(self, names: Any) -> None:
-        """Make tensors of sizes that operators read as data."""
+        """Make tensors of sizes that operators read as data; constants where none is open."""
         for name in names:
             if name in self.sizes.known:
-                self._nodes[name] = self.bb.emit(self.sizes.tensor(name))
+                made = self.sizes.tensor(name)
+                plain = isinstance(made, tvm.ir.GenericConst)
+                self._nodes[name] = made if plain else self.bb.emit(made)
 
     def _check_for_unsupported_ops(self, graph: Any) -> None:
         """What cannot be imported was refused before, by names that people know."""

@@ -117,6 +117,10 @@ def _squeeze(call: Call) -> Numbers:
     return call.same(np.squeeze(call.array(), None if axes is None else tuple(axes)))
 
 
+def _transpose(call: Call) -> Numbers:
+    return call.same(np.transpose(call.array(), call.options.get("perm")))
+
+
 def _reshape(call: Call) -> Numbers:
     wanted = call.ints(1, "shape")
     if 0 in wanted:
@@ -215,6 +219,7 @@ _ARITHMETIC: Mapping[str, Callable[[Call], Numbers | list[Numbers]]] = MappingPr
         "Slice": _slice,
         "Split": _split,
         "Squeeze": _squeeze,
+        "Transpose": _transpose,
         "Unsqueeze": _unsqueeze,
         "Where": _where,
     }

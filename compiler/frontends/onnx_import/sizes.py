@@ -114,8 +114,9 @@ class Sizes:
         if dim is None:
             return False
         for step in range(dim.step, _LONGEST_STEP + 1, dim.step):
-            if all(self._at(one, dim, step * n) == self._at(other, dim, step * n) for n in _TRIED):
-                return self._step(dim, step, (one, other), why)
+            alike = all(self._at(one, dim, n) == self._at(other, dim, n) for n in _sizes(step))
+            if alike and self._step(dim, step, (one, other), why):
+                return True
         return False
 
     def _step(self, dim: Dim, step: int, extents: tuple[Any, Any], why: str) -> bool:
@@ -251,6 +252,10 @@ def _fractions(floats: Array) -> Array | None:
         if under > 1:
             made[index] = Fraction(made[index], under)
     return made
+
+
+def _sizes(step: int) -> list[int]:
+    return [step * count for count in _TRIED]
 
 
 def _index(size: Any) -> Expr:
