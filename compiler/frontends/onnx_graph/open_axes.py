@@ -55,6 +55,19 @@ def bind(file: OnnxFile, shapes: Mapping[str, Shape], opaque: bool = False) -> d
         raise ModelError(f"--shape: {error}") from None
 
 
+def summed(
+    shapes: Mapping[str, Shape], name: str, parts: tuple[str, ...], plus: int
+) -> dict[str, Shape]:
+    """Shapes in which one open size is the sum of others, and of a number."""
+
+    def size_of(size: Size) -> Size:
+        if isinstance(size, Dim) and size.name == name:
+            return replace(size, parts=parts, plus=plus)
+        return size
+
+    return {each: tuple(map(size_of, shape)) for each, shape in shapes.items()}
+
+
 def _axis_sizes(
     shapes: Mapping[str, Shape], declared: Mapping[str, Axes | None]
 ) -> dict[str, Size]:
