@@ -22,6 +22,8 @@ _SIZE = re.compile(
     r"(?:(?P<low>\d+)\.\.(?P<high>\d*))?(?:%(?P<step>\d+))?(?:@(?P<usual>\d+))?)$"
 )
 
+_SUM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\+(?:[A-Za-z_][A-Za-z0-9_]*|\d+))+$")
+
 
 @dataclass(frozen=True)
 class Dim:
@@ -66,7 +68,9 @@ class Dim:
 
     def at(self, sizes: "Sizes") -> int:
         """The size where others, or all, are so large."""
-        return sum(sizes[part] for part in self.parts) + self.plus if self.parts else sizes[self.name]
+        return (
+            sum(sizes[part] for part in self.parts) + self.plus if self.parts else sizes[self.name]
+        )
 
     def sum_of_parts(self) -> str:
         """`past + length + 1`."""
@@ -93,9 +97,11 @@ Sizes = Mapping[str, int]
 def parse(text: str) -> Size:
     """Read one size: `3`, `?`, `batch`, `1..64`, `batch:4..`, `?%32`, `?@8`, `batch:1..64%2@8`.
 
-    `%` says of what it is a multiple, `@` gives the size to measure at.  Raises InputError for
+    `past+length` is a sum of other sizes.  `%` says of what it is a multiple, `@` gives the size to measure at.  Raises InputError for
     other text.
     """
+    if (found := sum_of(text)) is not None:
+        return found
     match = _SIZE.match(text)
     if match is None or not text:
         raise InputError(
@@ -109,6 +115,16 @@ def parse(text: str) -> Size:
     high = int(match["high"]) if match["high"] else None
     usual = int(match["usual"]) if match["usual"] else None
     return checked(Dim(match["name"] or UNNAMED, low, high, usual, int(match["step"] or 1)))
+
+
+def sum_of(text: str) -> Dim | None:
+    """The size that `past + length`, or `past+1`, is the sum of; None for other text."""
+    joined = text.replace(" ", "")
+    if not _SUM.match(joined):
+        return None
+    parts = joined.split("+")
+    plus = sum(int(part) for part in parts if part.isdigit())
+    return Dim(text, parts=tuple(part for part in parts if not part.isdigit()), plus=plus)
 
 
 def checked(dim: Dim) -> Dim:

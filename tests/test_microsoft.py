@@ -19,6 +19,7 @@ BATCH, LENGTH, HEADS, WIDTH = 7, 5, 2, 8  # what else stands in a shape is none 
 LENGTHS = np.array([5, 3, 1, 2, 4, 5, 1], np.int32)
 MARKS = np.stack([np.arange(LENGTH) % n != 1 for n in range(1, BATCH + 1)]).astype(np.int32)
 
+
 def compute(
     call: tuple[str, str, str],
     fed: dict[str, Any],

@@ -91,7 +91,7 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
     found = [_input_spec(value, _limited(bound[value.name], sizes.dims)) for value in file.inputs()]
     listed = ", ".join(dim.describe() for dim in sizes.dims.values())
     told = [dim for shape in bound.values() for dim in shape if isinstance(dim, dims.Dim)]
-    sums = {f"{dim} is {dim.sum_of_parts()}" for dim in told if dim.parts}
+    sums = {f"{dim} is {dim.sum_of_parts()}" for dim in told if dim.parts and "+" not in dim.name}
     return Model(
         name=file.name,
         module=module,
@@ -100,7 +100,12 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
             file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
         ),
         reference=OnnxReference(source),
-        notes=(*_notes(file, static, ()), f"sizes that stay open: {listed}", *sorted(sums), *sizes.notes),
+        notes=(
+            *_notes(file, static, ()),
+            f"sizes that stay open: {listed}",
+            *sorted(sums),
+            *sizes.notes,
+        ),
     )
 
 

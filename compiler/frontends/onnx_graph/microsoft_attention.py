@@ -72,14 +72,10 @@ def core(f: Formulas, projected: list[str], sizes: list[int], places: Mapping[st
     """Attention of one projected sequence; `places` are those of its optional inputs."""
     count = f.attribute("num_heads", 0)
     widths = [size // count for size in sizes]
-    query, key, value = (
-        by_heads(f, x, count, w) for x, w in zip(projected, widths, strict=True)
-    )
+    query, key, value = (by_heads(f, x, count, w) for x, w in zip(projected, widths, strict=True))
     mask, past, bias = (f.input(places.get(name, 99)) for name in ("mask", "past", "bias"))
     if past:
-        earlier = [
-            f("Gather", past, f.constant(np.array(i, np.int64)), axis=0) for i in (0, 1)
-        ]
+        earlier = [f("Gather", past, f.constant(np.array(i, np.int64)), axis=0) for i in (0, 1)]
         key, value = joined(f, earlier[0], key), joined(f, earlier[1], value)
     if f.wants(1):
         f.named(f("Concat", f.expanded(key, 0), f.expanded(value, 0), axis=0), 1)
