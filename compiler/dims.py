@@ -5,7 +5,7 @@ A shape is a tuple of sizes, and a size is a number or a `Dim`.  As text, sizes 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -97,8 +97,8 @@ Sizes = Mapping[str, int]
 def parse(text: str) -> Size:
     """Read one size: `3`, `?`, `batch`, `1..64`, `batch:4..`, `?%32`, `?@8`, `batch:1..64%2@8`.
 
-    `past+length` is a sum of other sizes.  `%` says of what it is a multiple, `@` gives the size to measure at.  Raises InputError for
-    other text.
+    `past+length` is a sum of other sizes, `%` says of what it is a multiple, and `@` gives the size
+    to measure at.  Raises InputError for other text.
     """
     if (found := sum_of(text)) is not None:
         return found

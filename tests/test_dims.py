@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridc.compiler import dims
-from hybridc.compiler.assurance import trial_sizes
 from hybridc.compiler.artifacts import specs
+from hybridc.compiler.assurance import trial_sizes
 from hybridc.compiler.dims import Dim
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.frontend import parse_shape

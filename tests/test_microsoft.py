@@ -104,7 +104,7 @@ def test_products_of_turned_matrices(left: tuple[str, ...], right: tuple[int, ..
         "a": a.swapaxes(1, 2).copy() if "A" in left else a,
         "b": b.swapaxes(1, 2).copy() if "B" in left else b,
     }
-    flags = {f"trans{name}": 1 for name in left}
+    flags: dict[str, Any] = {f"trans{name}": 1 for name in left}
     compute(("FusedMatMul", "a b", "y"), fed, alpha=0.3 if right else 1.0, **flags)
 
 
@@ -113,14 +113,17 @@ def test_products_of_turned_matrices(left: tuple[str, ...], right: tuple[int, ..
     [("Relu", []), ("LeakyRelu", [0.2]), ("Clip", [-0.5, 0.5]), ("HardSigmoid", [0.2, 0.4])],
 )
 def test_activations_behind_products(activation: str, options: list[float]) -> None:
-    names = {"activation": activation, **({"activation_params": options} if options else {})}
+    names: dict[str, Any] = {
+        "activation": activation,
+        **({"activation_params": options} if options else {}),
+    }
     fed = {"x": noise(1, 3, 6, 6), "z": noise(1, 4, 4, 4)}
     weights = {"w": noise(4, 3, 3, 3), "b": noise(4)}
     compute(("FusedConv", "x w b z", "y"), fed, weights, **names)
     if activation in ("Relu", "LeakyRelu"):
         given = {"activation_alpha": options[0]} if options else {}
         operands = {"w": noise(6, 4), "b": noise(4)}
-        options_of = {"activation": activation, **given}
+        options_of: dict[str, Any] = {"activation": activation, **given}
         compute(("FusedGemm", "x w b", "y"), {"x": noise(3, 6)}, operands, **options_of)
 
 
@@ -183,7 +186,7 @@ def test_attention_of_projected_sequences_with_a_past() -> None:
 )
 @pytest.mark.parametrize("placed", [True, False])
 def test_rotary_embeddings(
-    shape: tuple[int, ...], half: int, options: dict[str, int], interleaved: int, placed: bool
+    shape: tuple[int, ...], half: int, options: dict[str, Any], interleaved: int, placed: bool
 ) -> None:
     angles = np.arange(9)[:, None] * np.linspace(0.1, 1, half)[None]
     tables = {"c": np.cos(angles).astype(np.float32), "s": np.sin(angles).astype(np.float32)}

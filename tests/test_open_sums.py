@@ -25,7 +25,8 @@ def compare(proto: Any, *trials: dict[str, int]) -> InferenceSession:
     ours = InferenceSession(driver.compile_source(proto, Options(threads=1)).artifact)
     for sizes in trials:
         feed = random_feed(ours.artifact.inputs, 3, sizes)
-        for got, wanted in zip(ours.run(None, feed), reference.run(None, feed), strict=True):
+        answers: list[Any] = list(reference.run(None, feed))
+        for got, wanted in zip(ours.run(None, feed), answers, strict=True):
             assert got.shape == wanted.shape
             np.testing.assert_allclose(got, wanted, 1e-4, 1e-5)
     return ours

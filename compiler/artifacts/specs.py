@@ -1,6 +1,6 @@
 """Specs of inputs and outputs as JSON data, written and read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -84,7 +84,7 @@ def _size(entry: object) -> Size:
             raise ArtifactError(f"the manifest describes a size wrongly: {entry!r:.60}")
 
 
-def _sum(more: dict[str, object]) -> tuple[tuple[str, ...], int]:
+def _sum(more: Mapping[Any, object]) -> tuple[tuple[str, ...], int]:
     """The sizes, and the number, of which one is the sum."""
     match more:
         case {"parts": list(parts), "plus": int(plus)}:

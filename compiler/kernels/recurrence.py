@@ -213,8 +213,9 @@ def kernel(  # noqa: PLR0913 - a layer's sizes, and its tile
     Parameters: the projected inputs `[time, batch, gates, padded]`, recurrent weights `[blocks,
     hidden, gates, lanes]`, the bias within the reset of a GRU `[padded]`, the first state and the
     first cell `[batch, padded]`; then what is written: outputs `[time, batch, padded]` and the last
-    cell `[batch, padded]`.  `padded` are the hidden units in whole blocks; time and batch may be open.
-    A tile computes the gates of `width` units of a block for `rows` sequences, fewer in the last.
+    cell `[batch, padded]`.  `padded` are the hidden units in whole blocks; time and batch may be
+    open.  A tile computes the gates of `width` units of a block for `rows` sequences, fewer in the
+    last.
     """
     from tvm.script import tirx
 

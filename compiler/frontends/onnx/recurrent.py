@@ -140,7 +140,8 @@ def _recurrent(node: Node) -> list[Expr]:
 def _is_plain(node: Node) -> bool:
     """Whether the kernel computes a node: float32, the usual functions.
 
-    Sequences with lengths are of a known number and time.  A GRU resets behind the product, as torch does.
+    Sequences with lengths are of a known number and time.  A GRU resets behind the product, as
+    torch does.
     """
     activations = _DEFAULTS[node.operator]
     named = node.get("activations") or activations

@@ -1,4 +1,4 @@
-"""Open sizes that are sums of others, as the length of a mask is that of a past and of new tokens."""
+"""Open sizes that are sums of others: a mask has the length of a past and of new tokens."""
 
 from typing import TYPE_CHECKING, Any
 
