@@ -40,7 +40,7 @@ def compute(
     made = helper.make_node(operator, arguments, results, domain=domain, **attributes)
     ends = [(name, 0, None) for name in results if name]
     for names in ({}, {BATCH: "batch", LENGTH: "length"}):
-        given = [
+        given: list[Any] = [
             (name, KINDS[str(x.dtype)], [names.get(size, size) for size in x.shape])
             for name, x in fed.items()
         ]

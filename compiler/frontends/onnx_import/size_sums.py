@@ -1,11 +1,8 @@
 """Open sizes that are sums of others: a mask has the length of a past and of new tokens."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tvm import tirx
-
-if TYPE_CHECKING:
-    from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 
 
 class SumError(Exception):
@@ -16,8 +13,8 @@ class SumError(Exception):
         self.name, self.parts, self.plus = name, parts, plus
 
 
-def require_none(sizes: "Sizes", one: Any, other: Any) -> None:
-    """Raise SumError where two extents are equal only if a size is the sum of other sizes."""
+def require_none(sizes: Any, one: Any, other: Any) -> None:
+    """Raise SumError where two extents are equal only if one of `sizes.Sizes` sums up others."""
     difference = sizes.plain(_unclipped(one) - _unclipped(other))
     if isinstance(difference, int):
         return
