@@ -144,11 +144,10 @@ def _counts_with(nest: Nest, axis: Axis, func: PrimFunc) -> bool:
     others = [(b, d) for b in buffers_of(func) for d in range(len(b.shape)) if d != axis.of(b)]
     if any(b.shape[d].same_as(axis.extent) for b, d in others):
         return False
-    found: list[Any] = []
-    for part in (nest.node.body, nest.node.init):
-        if part is not None:
-            structural_walk(part, (tirx.Var, found.append))
-    return any(var.same_as(axis.extent) for var in found)
+    stores = [part for part in (nest.node.body, nest.node.init) if part is not None]
+    parts = [part for store in stores for part in (store.value, *store.indices)]
+    used = [var for part in parts for var in tirx.analysis.undefined_vars(part)]
+    return any(var.same_as(axis.extent) for var in used)
 
 
 def _outputs(func: PrimFunc, found: Sequence[Nest]) -> list[Buffer]:
