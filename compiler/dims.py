@@ -5,7 +5,7 @@ A shape is a tuple of sizes, and a size is a number or a `Dim`.  As text, sizes 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +14,6 @@ from hybridc.compiler.errors import InputError
 UNNAMED = "?"
 # What is measured where nobody says a size, and nothing above bounds it.
 _USUAL = 8
-# Tried where nothing above bounds a size: a prime beyond two strips of 64 rows, the longest there
-# are, or where that takes too long beyond one of 16.
-_LARGE = (131, 19)
 # Kernels index with 32 bits, and a bound beyond that bounds nothing.
 _MOST = 2**31 - 1
 
@@ -25,13 +22,16 @@ _SIZE = re.compile(
     r"(?:(?P<low>\d+)\.\.(?P<high>\d*))?(?:%(?P<step>\d+))?(?:@(?P<usual>\d+))?)$"
 )
 
+_SUM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\+(?:[A-Za-z_][A-Za-z0-9_]*|\d+))+$")
+
 
 @dataclass(frozen=True)
 class Dim:
     """An open size between `low` and `high` (both included; None: no bound), a multiple of `step`.
 
     Dims of one name are one size.  `usual` is the size to measure at, None if nobody said one.
-    The size of an output may be an expression, which is its name.
+    The size of an output may be an expression, which is its name.  One that others tell is the sum
+    of the sizes named in `parts`, and of `plus`.
     """
 
     name: str
@@ -39,6 +39,8 @@ class Dim:
     high: int | None = None
     usual: int | None = None
     step: int = 1
+    parts: tuple[str, ...] = ()
+    plus: int = 0
 
     def __str__(self) -> str:
         return self.name
@@ -64,6 +66,16 @@ class Dim:
         within = self.low <= size and (self.high is None or size <= self.high)
         return within and size % self.step == 0
 
+    def at(self, sizes: "Sizes") -> int:
+        """The size where others, or all, are so large."""
+        return (
+            sum(sizes[part] for part in self.parts) + self.plus if self.parts else sizes[self.name]
+        )
+
+    def sum_of_parts(self) -> str:
+        """`past + length + 1`."""
+        return " + ".join([*self.parts, *([str(self.plus)] if self.plus else [])])
+
     def describe(self) -> str:
         """`batch`, `batch:1..64`, `h:32..%32`; of a size without a name `?`, `1..64`."""
         if not self.bounded:
@@ -85,9 +97,11 @@ Sizes = Mapping[str, int]
 def parse(text: str) -> Size:
     """Read one size: `3`, `?`, `batch`, `1..64`, `batch:4..`, `?%32`, `?@8`, `batch:1..64%2@8`.
 
-    `%` says of what it is a multiple, `@` gives the size to measure at.  Raises InputError for
-    other text.
+    `past+length` is a sum of other sizes, `%` says of what it is a multiple, and `@` gives the size
+    to measure at.  Raises InputError for other text.
     """
+    if (found := sum_of(text)) is not None:
+        return found
     match = _SIZE.match(text)
     if match is None or not text:
         raise InputError(
@@ -101,6 +115,16 @@ def parse(text: str) -> Size:
     high = int(match["high"]) if match["high"] else None
     usual = int(match["usual"]) if match["usual"] else None
     return checked(Dim(match["name"] or UNNAMED, low, high, usual, int(match["step"] or 1)))
+
+
+def sum_of(text: str) -> Dim | None:
+    """The size that `past + length`, or `past+1`, is the sum of; None for other text."""
+    joined = text.replace(" ", "")
+    if not _SUM.match(joined):
+        return None
+    parts = joined.split("+")
+    plus = sum(int(part) for part in parts if part.isdigit())
+    return Dim(text, parts=tuple(part for part in parts if not part.isdigit()), plus=plus)
 
 
 def checked(dim: Dim) -> Dim:
@@ -168,7 +192,7 @@ def is_open(sizes: Iterable[object]) -> bool:
 
 def fixed(sizes: Iterable[Size], at: Sizes) -> tuple[int, ...]:
     """A shape of numbers, its open sizes by name."""
-    return tuple(at[size.name] if isinstance(size, Dim) else size for size in sizes)
+    return tuple(size.at(at) if isinstance(size, Dim) else size for size in sizes)
 
 
 def fits(sizes: Sequence[Size], extents: Sequence[int]) -> bool:
@@ -182,7 +206,8 @@ def fits(sizes: Sequence[Size], extents: Sequence[int]) -> bool:
 def bind(shapes: Mapping[str, tuple[Sequence[Size], Sequence[int]]]) -> dict[str, int]:
     """The open sizes of a call, from each input's shape and the one given, by input name.
 
-    Raises InputError if two inputs differ on a size that they share.
+    Raises InputError if two inputs differ on a size that they share, and if one that others tell is
+    another.
     """
     sizes: dict[str, int] = {}
     owner: dict[str, str] = {}
@@ -196,6 +221,12 @@ def bind(shapes: Mapping[str, tuple[Sequence[Size], Sequence[int]]]) -> dict[str
                     f" share: {sizes[size.name]} and {n}"
                 )
             owner.setdefault(size.name, name)
+    for dim in _dims(shape for shape, _ in shapes.values()):
+        if dim.parts and sizes.keys() >= {*dim.parts} and sizes[dim.name] != dim.at(sizes):
+            raise InputError(
+                f"{dim.name!r} of input {owner[dim.name]!r} is {sizes[dim.name]}, and"
+                f" {dim.sum_of_parts()} is {dim.at(sizes)}"
+            )
     return sizes
 
 
@@ -214,8 +245,8 @@ def united(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
 
 
 def named(shapes: Iterable[Iterable[Size]]) -> dict[str, Dim]:
-    """The open sizes of some shapes by name, in order."""
-    return {dim.name: dim for dim in _dims(shapes)}
+    """The open sizes of some shapes by name, in order; not those that others tell."""
+    return {dim.name: dim for dim in _dims(shapes) if not dim.parts}
 
 
 def _dims(shapes: Iterable[Iterable[Size]]) -> Iterable[Dim]:
@@ -240,49 +271,6 @@ def agreed(one: Dim, other: Dim) -> Dim:
 def nominal(dims: Mapping[str, Dim]) -> dict[str, int]:
     """The sizes to measure at."""
     return {name: dim.nominal for name, dim in dims.items()}
-
-
-def trials(dims: Mapping[str, Dim]) -> list[dict[str, int]]:
-    """Sizes to compare answers at, without repetition: first those that are measured.
-
-    Behind these come the lower bounds, each upper bound with the others between theirs (together
-    they might take long), and sizes between, which are no multiples of anything.
-    """
-    if not dims:
-        return [{}]
-    chosen = [nominal(dims), {name: dim.low for name, dim in dims.items()}]
-    between = {name: _between(dim) for name, dim in dims.items()}
-    chosen.append(between)
-    chosen += [{**between, name: dim.high} for name, dim in dims.items() if dim.high is not None]
-    unique: list[dict[str, int]] = []
-    for sizes in chosen:
-        if sizes not in unique:
-            unique.append(sizes)
-    return unique
-
-
-def large(dims: Mapping[str, Dim], affordable: Callable[[Sizes], bool]) -> list[dict[str, int]]:
-    """Sizes of which one that nothing bounds is as large as can be afforded, the others the least.
-
-    Kernels go through their longest strips more than once there, and through each shorter one.
-    """
-    least = {name: dim.low for name, dim in dims.items()}
-    ladders = (
-        [{**least, name: dim.above(dim.low - 1 + size)} for size in _LARGE]
-        for name, dim in dims.items()
-        if dim.high is None
-    )
-    first = (next(filter(affordable, ladder), None) for ladder in ladders)
-    return [sizes for sizes in first if sizes is not None]
-
-
-def _between(dim: Dim) -> int:
-    """A prime of steps strictly between the bounds where there is one, else any size."""
-    low, end = dim.low // dim.step, None if dim.high is None else dim.high // dim.step
-    end = low + 16 if end is None else end
-    middle = (low + min(end, low + 32)) // 2
-    primes = (p for p in range(middle, end) if p > 1 and all(p % d for d in range(2, p)))
-    return next(primes, middle) * dim.step
 
 
 def certified(certificate: Mapping[str, Any]) -> str:

@@ -79,7 +79,10 @@ def _merged(module: IRModule) -> IRModule:
 
 
 def _of_sums(module: IRModule) -> set[Any]:
-    """The kernels some of whose operands or results have a size computed of open ones."""
+    """The kernels some of whose operands or results have a size computed of open ones.
+
+    Those that are given a size as a number too: it might be the size of another's operand.
+    """
     found: set[Any] = set()
     for _, function in relax_functions(module):
         for binding in bindings_of(function):
@@ -89,7 +92,8 @@ def _of_sums(module: IRModule) -> set[Any]:
             types = [arg.ty for arg in binding.value.args[1].fields] + [binding.var.ty]
             shapes = [getattr(kind, "shape", None) for kind in types]
             extents = [e for shape in shapes for e in getattr(shape, "values", ())]
-            if any(not isinstance(e, tirx.IntImm | tirx.Var) for e in extents):
+            computed = any(not isinstance(e, tirx.IntImm | tirx.Var) for e in extents)
+            if computed or None in shapes or len(binding.value.args) > 2:
                 found.add(kernel)
     return found
 

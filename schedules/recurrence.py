@@ -62,7 +62,8 @@ class Recurrence(ScheduleRule):
         if not found:
             return NotApplicable("it holds no recurrence")
         layer, reverse = recurrence.layer_of(found[0])
-        steps = int(func.params[0].shape[0])
+        time = func.params[0].shape[0]
+        steps = int(time) if isinstance(time, tirx.IntImm) else 1
         step = int(found[0].annotations[FLOPS]) / 2 / steps
         return Steps(func, target, layer, reverse, step)
 
@@ -109,7 +110,8 @@ def _step_cycles(match: Steps, target: Target) -> float:
 def _tiled(match: Steps, rows: int) -> PrimFunc:
     """The kernel with so many sequences in a tile."""
     weights = match.func.params[1]
-    time, hidden = int(match.func.params[0].shape[0]), int(weights.shape[1])
+    time, hidden = match.func.params[0].shape[0], int(weights.shape[1])
+    time = int(time) if isinstance(time, tirx.IntImm) else time
     width = min(LANES, match.target.lanes())
     sizes = (match.layer, time, match.sequences, hidden)
     return recurrence.kernel(*sizes, reverse=match.reverse, rows=rows, width=width)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from hybridc.compiler import dims
 from hybridc.compiler.artifacts import specs
+from hybridc.compiler.assurance import trial_sizes
 from hybridc.compiler.dims import Dim
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.frontend import parse_shape
@@ -105,7 +106,7 @@ def test_trials_are_within_the_bounds_and_touch_them(
         n: dims.checked(Dim(n, low, None if more is None else low + step + more, step=step))
         for n, (low, more, step) in drawn.items()
     }
-    trials = dims.trials(found)
+    trials = trial_sizes.trials(found)
     assert trials[0] == dims.nominal(found)
     assert len(trials) <= 3 + len(found)
     for name, dim in found.items():
@@ -119,10 +120,10 @@ def test_trials_are_within_the_bounds_and_touch_them(
 
 def test_what_nothing_bounds_is_tried_beyond_every_tile_where_that_is_cheap() -> None:
     found = {"n": Dim("n"), "h": Dim("h", 4, step=4), "m": Dim("m", 1, 8)}
-    large = dims.large(found, lambda sizes: sizes["n"] * sizes["h"] < 100)
-    assert large == [{"n": 19, "h": 4, "m": 1}, {"n": 1, "h": 24, "m": 1}]
-    assert dims.large(found, lambda _: True)[0]["n"] == 131
-    assert dims.large(found, lambda _: False) == []
+    large = trial_sizes.large(found, lambda sizes: sizes["n"] * sizes["h"] < 100)
+    assert large == [[{"n": 19, "h": 4, "m": 1}], [{"n": 1, "h": 24, "m": 1}]]
+    assert [sizes["n"] for sizes in trial_sizes.large(found, lambda _: True)[0]] == [131, 19]
+    assert trial_sizes.large(found, lambda _: False) == [[], []]
 
 
 def test_specs_keep_their_bounds_as_data() -> None:

@@ -1,6 +1,6 @@
 """Specs of inputs and outputs as JSON data, written and read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -29,7 +29,8 @@ def _size_data(size: Size) -> Any:
     if not isinstance(size, Dim):
         return size
     told = {"size": size.name, "low": size.low, "high": size.high, "at": size.usual}
-    return told if size.step == 1 else {**told, "step": size.step}
+    told |= {} if size.step == 1 else {"step": size.step}
+    return {**told, "parts": list(size.parts), "plus": size.plus} if size.parts else told
 
 
 def from_json(entries: Sequence[object]) -> tuple[TensorSpec, ...]:
@@ -74,13 +75,22 @@ def _size(entry: object) -> Size:
             bound is None or _is_size(bound) for bound in (low, high, usual)
         ) and isinstance(step := more.get("step", 1), int):
             try:
-                return checked(Dim(name, low, high, usual, step))
+                return checked(Dim(name, low, high, usual, step, *_sum(more)))
             except InputError as error:
                 raise ArtifactError(
                     f"the manifest describes a size wrongly: {entry!r:.60}"
                 ) from error
         case _:
             raise ArtifactError(f"the manifest describes a size wrongly: {entry!r:.60}")
+
+
+def _sum(more: Mapping[Any, object]) -> tuple[tuple[str, ...], int]:
+    """The sizes, and the number, of which one is the sum."""
+    match more:
+        case {"parts": list(parts), "plus": int(plus)}:
+            return tuple(map(str, parts)), plus
+        case _:
+            return (), 0
 
 
 def _is_size(size: object) -> bool:

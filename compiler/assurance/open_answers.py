@@ -1,6 +1,7 @@
 """Answers of a model with open sizes, compared with its reference at several sizes."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler import dims
-from hybridc.compiler.assurance import answers, calibration, verify
+from hybridc.compiler.assurance import answers, calibration, trial_sizes, verify
 from hybridc.compiler.assurance.verify import Comparison
 from hybridc.compiler.delegation import opaque_values
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Array, Feed, Model, open_dims, random_feed
 from hybridc.compiler.runtime.session import InferenceSession
 
@@ -34,7 +36,7 @@ class References:
     found: list[Sized] = field(default_factory=list[Sized])
 
     def of(self, model: Model, seed: int) -> list[Sized]:
-        """Inputs and outputs at each of `dims.trials` and `dims.large`.
+        """Inputs and outputs at each of `trial_sizes.trials` and `trial_sizes.large`.
 
         There are several samples of sizes at which an output has few elements.
         """
@@ -44,9 +46,21 @@ class References:
             def affordable(sizes: dims.Sizes) -> bool:
                 return sum(prod(s.at(sizes).fixed) for s in model.inputs) <= _MOST_ELEMENTS
 
-            trials = [*dims.trials(found), *dims.large(found, affordable)]
-            self.found += [_drawn(model, seed, sizes) for sizes in trials]
+            self.found += [_drawn(model, seed, sizes) for sizes in trial_sizes.trials(found)]
+            for ladder in trial_sizes.large(found, affordable):
+                self.found += _first_that_runs(model, seed, ladder)
         return self.found
+
+
+def _first_that_runs(model: Model, seed: int, ladder: Sequence[dims.Sizes]) -> list[Sized]:
+    """The first of large sizes at which the reference runs; none where it runs at none.
+
+    A model may have tables, such as of positions, that end before sizes which nobody bounded.
+    """
+    for sizes in ladder:
+        with suppress(InputError):
+            return [_drawn(model, seed, sizes)]
+    return []
 
 
 def _drawn(model: Model, seed: int, sizes: dims.Sizes) -> Sized:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hybridc.compiler import dims
 from hybridc.compiler.dims import Shape
@@ -30,6 +31,9 @@ from hybridc.compiler.frontends.relax_outputs import output_specs, with_bounds
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Model, OpaqueSpec, Region, TensorSpec, summary
 from hybridc.compiler.runtime import carriers
+
+if TYPE_CHECKING:
+    from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 
 # Kernels index with 32 bits.
 _MOST_ELEMENTS = 2**31 - 1
@@ -71,8 +75,6 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
 
 def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]) -> Model:
     """A model some of whose sizes are known only as it is called."""
-    from hybridc.compiler.frontends.onnx_import.sizes import Sizes
-
     names = ", ".join(dims.named(bound.values()))
     if any(value.name not in bound for value in file.inputs()):
         raise ModelError(f"open sizes ({names}) and inputs that are not tensors of numbers")
@@ -85,11 +87,12 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
             f"{error}; ONNX Runtime can take it, but not with open sizes ({names}): "
             "fix them with --shape"
         ) from None
-    sizes = Sizes()
-    module, _ = import_graph(static.proto, file.weights, bound, sizes=sizes)
+    bound, sizes, module = _imported_open(static, file, bound)
     module = with_bounds(_bounded(module), sizes.dims)
     found = [_input_spec(value, _limited(bound[value.name], sizes.dims)) for value in file.inputs()]
     listed = ", ".join(dim.describe() for dim in sizes.dims.values())
+    told = [dim for shape in bound.values() for dim in shape if isinstance(dim, dims.Dim)]
+    sums = {f"{dim} is {dim.sum_of_parts()}" for dim in told if dim.parts and "+" not in dim.name}
     return Model(
         name=file.name,
         module=module,
@@ -98,13 +101,40 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
             file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
         ),
         reference=OnnxReference(source),
-        notes=(*_notes(file, static, ()), f"sizes that stay open: {listed}", *sizes.notes),
+        notes=(
+            *_notes(file, static, ()),
+            f"sizes that stay open: {listed}",
+            *sorted(sums),
+            *sizes.notes,
+        ),
     )
+
+
+def _imported_open(
+    static: StaticGraph, file: OnnxFile, bound: Mapping[str, Shape]
+) -> "tuple[Mapping[str, Shape], Sizes, IRModule]":
+    """Import; a size that turns out to be the sum of others is that from the start."""
+    from hybridc.compiler.frontends.onnx_import.size_sums import SumError
+    from hybridc.compiler.frontends.onnx_import.sizes import Sizes
+
+    while True:
+        sizes = Sizes()
+        try:
+            module, _ = import_graph(static.proto, file.weights, bound, sizes=sizes)
+        except ModelError as error:
+            if not isinstance(found := error.__cause__, SumError):
+                raise
+            bound = open_axes.summed(bound, found.name, found.parts, found.plus)
+        else:
+            return bound, sizes, module
 
 
 def _limited(shape: Shape, known: Mapping[str, dims.Dim]) -> Shape:
     """The shape with the bounds that the model itself puts on its sizes."""
-    return tuple(known[size.name] if isinstance(size, dims.Dim) else size for size in shape)
+    return tuple(
+        known[size.name] if isinstance(size, dims.Dim) and not size.parts else size
+        for size in shape
+    )
 
 
 def _numbers(bound: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:

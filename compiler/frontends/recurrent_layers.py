@@ -1,6 +1,7 @@
 """Recurrent layers with no unusual options, as one kernel for each direction."""
 
 import numpy as np
+from tvm import relax
 
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, static, zeros
 from hybridc.compiler.frontends.onnx.selection import reversed_in_time
@@ -45,7 +46,9 @@ def all_steps(  # noqa: PLR0913 - a layer's operands
     )
     y = _cut(s, y, hidden, 2)
     last = 0 if reverse else time - 1
-    ended = s.reshape(s.strided_slice(y, [0], [last], [last + 1]), [batch, hidden])
+    bounds = [[relax.prim_value(place)] for place in (last, last + 1)]
+    ended = s.strided_slice(y, [0], *bounds, assume_inbound=True)
+    ended = s.reshape(ended, [batch, hidden])
     return y, (ended, _cut(s, cell, hidden, 1)) if layer == "LSTM" else (ended,)
 
 

@@ -6,6 +6,7 @@ what they make of the block's state needs no other block.  Equations and the ord
 ONNX's; arrays are `[time, batch, features]`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -199,7 +200,7 @@ def layer_of(block: Any) -> tuple[str, bool]:
 
 def kernel(  # noqa: PLR0913 - a layer's sizes, and its tile
     layer: str,
-    time: int,
+    time: Extent,
     batch: Extent,
     hidden: int,
     *,
@@ -212,8 +213,9 @@ def kernel(  # noqa: PLR0913 - a layer's sizes, and its tile
     Parameters: the projected inputs `[time, batch, gates, padded]`, recurrent weights `[blocks,
     hidden, gates, lanes]`, the bias within the reset of a GRU `[padded]`, the first state and the
     first cell `[batch, padded]`; then what is written: outputs `[time, batch, padded]` and the last
-    cell `[batch, padded]`.  `padded` are the hidden units in whole blocks; the batch may be open.
-    A tile computes the gates of `width` units of a block for `rows` sequences, fewer in the last.
+    cell `[batch, padded]`.  `padded` are the hidden units in whole blocks; time and batch may be
+    open.  A tile computes the gates of `width` units of a block for `rows` sequences, fewer in the
+    last.
     """
     from tvm.script import tirx
 
@@ -232,11 +234,12 @@ def kernel(  # noqa: PLR0913 - a layer's sizes, and its tile
     text = text.replace("SUM", "b" if rows > 1 else "0")
     text = text.replace("WIDTH", str(width)).replace("DEPTH", str(_DEPTH))
     text = text.replace(_TIME, "time - 1 - step" if reverse else "step")
-    (opened_batch,) = opened((batch,))
-    sizes: dict[str, Any] = {"time": time, "batch": opened_batch, "hidden": hidden}
+    sizes: dict[str, Any] = dict(zip(("time", "batch"), opened((time, batch)), strict=True))
+    sizes["hidden"] = hidden
     sizes |= {"gates": found.gates, "blocks": blocks, "padded": blocks * LANES, "lanes": LANES}
-    # Of an open batch, those of one sequence.
-    flops = 2 * time * (batch if isinstance(batch, int) else 1) * hidden * hidden * found.gates
+    # Of an open batch, those of one sequence; of an open time, those of one step.
+    steps = math.prod(size for size in (time, batch) if isinstance(size, int))
+    flops = 2 * steps * hidden * hidden * found.gates
     marks = {KERNEL: NAME, FLOPS: flops, _LAYER: layer, _REVERSE: int(reverse)}
     made: PrimFunc = tvm.script.from_source(text, {"T": tirx, "marks": marks, **sizes})
     return made

@@ -108,6 +108,7 @@ def free_axes(func: PrimFunc) -> tuple[Axis, ...]:
     outputs = _outputs(func, found)
     kept = [axis for axis in axes if all(axis.of(out) is not None for out in outputs)]
     kept = [axis for axis in kept if _once(axis) and _alone(axis, buffers_of(func))]
+    kept = [axis for axis in kept if not any(_counts_with(nest, axis, func) for nest in found)]
     return tuple(sorted(kept, key=lambda axis: axis.of(outputs[0]) or 0))
 
 
@@ -131,6 +132,22 @@ def _alone(axis: Axis, buffers: Sequence[Buffer]) -> bool:
     used = [var for extent in others for var in tirx.analysis.undefined_vars(extent)]
     unsolved = [var for var in used if not any(var.same_as(each) for each in solved)]
     return not any(var.same_as(each) for var in own for each in unsolved)
+
+
+def _counts_with(nest: Nest, axis: Axis, func: PrimFunc) -> bool:
+    """Whether a place or value is computed of the axis' size, which a strip does not know.
+
+    Unless another dimension has it too.
+    """
+    if not isinstance(axis.extent, tirx.Var):
+        return False
+    others = [(b, d) for b in buffers_of(func) for d in range(len(b.shape)) if d != axis.of(b)]
+    if any(b.shape[d].same_as(axis.extent) for b, d in others):
+        return False
+    stores = [part for part in (nest.node.body, nest.node.init) if part is not None]
+    parts = [part for store in stores for part in (store.value, *store.indices)]
+    used = [var for part in parts for var in tirx.analysis.undefined_vars(part)]
+    return any(var.same_as(axis.extent) for var in used)
 
 
 def _outputs(func: PrimFunc, found: Sequence[Nest]) -> list[Buffer]:

@@ -112,10 +112,10 @@ def _recurrent(node: Node) -> list[Expr]:
     batchwise = bool(node.get("layout", 0))
     x = s.permute_dims(x, [1, 0, 2]) if batchwise else x
     time, batch, _ = static(x)
-    if not are_known([time]):
-        raise UnsupportedError("an open number of steps")
     plain = _is_plain(node)
-    if time > _LONGEST and not plain:
+    if not are_known([time]) and not plain:
+        raise UnsupportedError("an open number of steps and such options")
+    if not plain and time > _LONGEST:
         raise UnsupportedError(f"{time} steps with such options; the most is {_LONGEST}")
     kind = node.get("direction", "forward")
     directions = ["forward", "reverse"] if kind == "bidirectional" else [kind]
@@ -140,7 +140,8 @@ def _recurrent(node: Node) -> list[Expr]:
 def _is_plain(node: Node) -> bool:
     """Whether the kernel computes a node: float32, the usual functions.
 
-    Sequences with lengths are of a known number.  A GRU resets behind the product, as torch does.
+    Sequences with lengths are of a known number and time.  A GRU resets behind the product, as
+    torch does.
     """
     activations = _DEFAULTS[node.operator]
     named = node.get("activations") or activations
@@ -148,8 +149,7 @@ def _is_plain(node: Node) -> bool:
     usual = [name.lower() for name in activations]
     same = all(name.lower() == usual[i % len(usual)] for i, name in enumerate(names))
     options = node.get("clip") or node.get("input_forget", 0)
-    batch = node.shape()[0 if node.get("layout", 0) else 1]
-    open_lengths = node.input(_LENGTHS) is not None and not are_known([batch])
+    open_lengths = node.input(_LENGTHS) is not None and not are_known(node.shape()[:2])
     optional = open_lengths or node.input(_PEEPHOLES) is not None
     late = node.operator != "GRU" or bool(node.get("linear_before_reset", 0))
     return dtype(node.inputs[0]) == "float32" and same and late and not options and not optional

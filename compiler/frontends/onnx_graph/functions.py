@@ -7,6 +7,7 @@ that stand at their default; here both are as the standard has them.
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from hybridc.compiler.frontends.onnx_graph import microsoft
 from hybridc.compiler.frontends.onnx_graph.branches import renamed
 from hybridc.compiler.frontends.onnx_graph.element_types import walk
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
@@ -16,18 +17,7 @@ Types = Mapping[str, Proto]
 Opsets = Mapping[str, int]  # the version of each domain's operators that a model uses
 Operator = tuple[str, str]  # domain and name
 # TVM's table of operators ignores domains; these of its entries are Microsoft's.
-MICROSOFT = frozenset(
-    {
-        "AllClassNMS",
-        "Attention",
-        "BiasGelu",
-        "EmbedLayerNormalization",
-        "FastGelu",
-        "Gelu",
-        "MatMulInteger16",
-        "SkipLayerNormalization",
-    }
-)
+MICROSOFT = frozenset({"AllClassNMS", "MatMulInteger16"})
 
 
 def inlined(proto: Proto, operators: Collection[Operator], opsets: Opsets) -> Proto:
@@ -55,7 +45,7 @@ def leave_out_shadowed(proto: Proto) -> None:
     def is_operator(function: Proto) -> bool:
         domain = domain_of(function)
         if domain == "com.microsoft":
-            return function.name in MICROSOFT
+            return function.name in MICROSOFT or (domain, function.name) in microsoft.OPERATORS
         return domain == "" and onnx.defs.has(function.name, opset, domain)
 
     kept = [copied(each) for each in proto.functions if not is_operator(each)]

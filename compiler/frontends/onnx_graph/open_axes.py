@@ -48,11 +48,42 @@ def bind(file: OnnxFile, shapes: Mapping[str, Shape], opaque: bool = False) -> d
         for name, shape in by_input.items():
             _match(name, declared[name], shape, sizes)
         pairs = ((name, dims, by_input.get(name)) for name, dims in declared.items())
-        return sizes_of.united({name: _resolve(name, dims, s, sizes) for name, dims, s in pairs})
+        found = {name: _resolve(name, dims, s, sizes) for name, dims, s in pairs}
+        return _settled(sizes_of.united(found), sizes)
     except ModelError:
         raise
     except InputError as error:
         raise ModelError(f"--shape: {error}") from None
+
+
+def summed(
+    shapes: Mapping[str, Shape], name: str, parts: tuple[str, ...], plus: int
+) -> dict[str, Shape]:
+    """Shapes in which one open size is the sum of others, and of a number."""
+
+    def size_of(size: Size) -> Size:
+        if isinstance(size, Dim) and size.name == name:
+            return replace(size, parts=parts, plus=plus)
+        return size
+
+    return {each: tuple(map(size_of, shape)) for each, shape in shapes.items()}
+
+
+def _settled(shapes: Mapping[str, Shape], sizes: Mapping[str, Size]) -> dict[str, Shape]:
+    """Shapes whose sums are of open sizes of inputs: of fixed ones a number, of others none."""
+    known = sizes_of.named(shapes.values())
+
+    def settled(size: Size) -> Size:
+        if not isinstance(size, Dim) or not size.parts:
+            return size
+        fixed = [n for part in size.parts if isinstance(n := sizes.get(part), int)]
+        parts = tuple(part for part in size.parts if not isinstance(sizes.get(part), int))
+        if any(part not in known for part in parts):
+            return Dim(size.name)
+        plus = size.plus + sum(fixed)
+        return replace(size, parts=parts, plus=plus) if parts else plus
+
+    return {name: tuple(map(settled, shape)) for name, shape in shapes.items()}
 
 
 def _axis_sizes(
@@ -139,7 +170,7 @@ def _resolve(name: str, dims: Axes | None, shape: Shape | None, sizes: Mapping[s
         if isinstance(known, int):
             found.append(known)
         elif known != UNNAMED:
-            found.append(sizes.get(known, Dim(known)))
+            found.append(sizes.get(known, sizes_of.sum_of(known) or Dim(known)))
         else:
             size = Dim(UNNAMED) if shape is None else shape[axis]
             found.append(_called(size, f"{name}_{axis}"))

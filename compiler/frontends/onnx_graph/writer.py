@@ -20,6 +20,14 @@ class Place:
     opset: int
 
 
+def scratch(node: Proto, opset: int) -> Place:
+    """The place of a node whose constants are collected in a graph of their own."""
+    import onnx
+
+    name = next((name for name in node.output if name), node.op_type)
+    return Place(onnx.GraphProto(), node, f"{name}/{node.op_type}", opset)
+
+
 class Writer:
     """Makes the nodes that take the place of one."""
 

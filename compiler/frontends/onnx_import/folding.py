@@ -14,8 +14,8 @@ import numpy as np
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx.same_windows import OF_WINDOWS
-from hybridc.compiler.frontends.onnx_graph import slices, versions
-from hybridc.compiler.frontends.onnx_graph.branches import MOST_NODES, Scene, written_out
+from hybridc.compiler.frontends.onnx_graph import branches, microsoft, slices, versions
+from hybridc.compiler.frontends.onnx_graph.branches import MOST_NODES, Branch, Scene
 from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_import import operators
@@ -30,6 +30,7 @@ _RANDOM = operators.RANDOM | {"Dropout"}
 _TRAILING = {"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"}
 # Their output has a data-dependent shape, but is never much larger than their input.
 _BOUNDED = {"Compress", "NonZero", "Unique"}
+_REPEATED = {"Loop", "Scan"}
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ def fold(proto: Proto, strict: bool = False) -> StaticGraph:
     queue = deque(proto.graph.node)
     while queue:
         node = queue.popleft()
-        branch = written_out(node, folder.scene()) if has_subgraph(node) else None
+        branch = folder.written_out(node)
         if branch is None:
             folder.take(node)
         else:
             folder.constants.update({tensor.name: tensor for tensor in branch.constants})
             folder.add_types(branch.constants)
             queue.extendleft(reversed(branch.nodes))
-            folder.room -= 0 if node.op_type == "If" else len(branch.nodes)
+            folder.room -= len(branch.nodes) if node.op_type in _REPEATED else 0
     return StaticGraph(folder.result(), folder.types)
 
 
@@ -100,14 +101,13 @@ class _Folder:
                 tensor.data_type, tensor.dims
             )
 
-    def scene(self) -> Scene:
-        """What is known where the walk has come."""
-        return Scene(
-            self.constants,
-            lambda name: static_shape(self.types.get(name)),
-            self.opsets.get("", 1),
-            self.room,
-        )
+    def written_out(self, node: Proto) -> Branch | None:
+        """What stands in the place of control flow, or of an operator of ONNX Runtime's own."""
+        opset = self.opsets.get("", 1)
+        if not has_subgraph(node):
+            return microsoft.written_out(node, self.types, opset)
+        shape = lambda name: static_shape(self.types.get(name))  # noqa: E731
+        return branches.written_out(node, Scene(self.constants, shape, opset, self.room))
 
     def take(self, node: Proto) -> None:
         """Fold one node, or keep it."""

@@ -15,7 +15,7 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
-from hybridc.compiler.dims import Dim, Shape
+from hybridc.compiler.dims import Dim, Shape, named
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends import onnx as families
 from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
@@ -47,6 +47,8 @@ class Importer(ONNXGraphImporter):
     @classmethod
     def of(cls, shapes: Mapping[str, Shape], sizes: Sizes, of_torch: bool) -> "Importer":
         """An importer of a graph whose inputs have these shapes; `sizes` learns the open ones."""
+        for size in named(shapes.values()).values():  # before those that are sums of them
+            sizes.variable(size)
         fixed = {
             name: [sizes.variable(size) if isinstance(size, Dim) else size for size in shape]
             for name, shape in shapes.items()

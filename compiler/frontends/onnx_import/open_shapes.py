@@ -175,6 +175,9 @@ def _within(sizes: Sizes, extent: Any, place: Any) -> Any:
     """A place along an axis, counted from its front and inside it."""
     if isinstance(place, int) and place >= _ALL:
         return extent
+    if not isinstance(place, int) and not sizes.holds(place < 0):
+        # Places of both signs mean two things: a model that takes the rest of a table means one.
+        sizes.lower_until_natural(place, "else a Slice begins before its table")
     try:
         negative = sizes.truth(place < 0)
     except UnknownError:
@@ -217,16 +220,24 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _tile(node: OpenNode) -> Expr | None:
-    """Repeats that are open, of axes of size 1: a broadcast."""
+    """A broadcast along a new axis before each that is repeated, and then joined to it."""
     repeats, extents = node.list(1), node.shape()
-    if repeats is None or all(isinstance(r, int) for r in repeats):
+    if repeats is None:
         return None
-    result: list[Any] = []
+    apart: list[Any] = []
+    wide: list[Any] = []
     for size, repeat in zip(extents, repeats, strict=True):
-        if not _is(size, 1) and not _is(repeat, 1):
-            raise UnsupportedError(f"repeats, {repeat}, that are open")
-        result.append(repeat if _is(size, 1) else size)
-    return relax.op.broadcast_to(node.inputs[0], shape_of(result))
+        lone = _is(size, 1) or _is(repeat, 1)
+        apart += [size] if lone else [1, size]
+        wide += [repeat if _is(size, 1) else size] if lone else [repeat, size]
+    data = node.inputs[0]
+    if len(apart) > len(extents):
+        data = relax.op.reshape(data, shape_of(apart))
+    spread = relax.op.broadcast_to(data, shape_of(wide))
+    if len(apart) == len(extents):
+        return spread
+    total = [node.sizes.plain(s * r) for s, r in zip(extents, repeats, strict=True)]
+    return relax.op.reshape(spread, shape_of(total))
 
 
 CONVERTERS: Mapping[str, Callable[[OpenNode], Expr | None]] = MappingProxyType(

@@ -198,6 +198,17 @@ def _filled(call: Call) -> Numbers:
     return Numbers(np.full(shape, fill.item(), object), str(fill.dtype))
 
 
+def _one_hot(call: Call) -> Numbers:
+    """As exporters write which axis is repeated."""
+    (places, (depth,)) = call.ints(0, ""), call.ints(1, "")
+    off, on = call.array(2)
+    if call.options.get("axis", -1) != -1:
+        raise UnknownError
+    made = np.full((len(places), depth), off, object)
+    made[range(len(places)), [place % depth for place in places]] = on
+    return Numbers(made.reshape((*call.array().shape, depth)), call.input(2).dtype)
+
+
 _ARITHMETIC: Mapping[str, Callable[[Call], Numbers | list[Numbers]]] = MappingProxyType(
     {
         **fractions.ARITHMETIC,
@@ -212,6 +223,7 @@ _ARITHMETIC: Mapping[str, Callable[[Call], Numbers | list[Numbers]]] = MappingPr
         "Max": _best(_most),
         "Min": _best(_least),
         "Mod": _modulo,
+        "OneHot": _one_hot,
         "ReduceProd": _product,
         "Reshape": _reshape,
         "Shape": _shape,

@@ -15,6 +15,7 @@ from tvm_ffi import structural_map
 
 from hybridc.compiler.dims import Dim, checked
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.frontends.onnx_import import size_sums
 from hybridc.compiler.ir.rewrite import constant
 from hybridc.compiler.model import Array
 
@@ -69,7 +70,9 @@ class Sizes:
     notes: list[str] = field(default_factory=list[str])
 
     def variable(self, dim: Dim) -> Expr:
-        """The variable of an open size, known to lie within its bounds."""
+        """The variable of an open size, known to lie within its bounds; of a sum the sum."""
+        if dim.parts:
+            return self.plain(sum(self.variables[part] for part in dim.parts) + dim.plus)
         if dim.name not in self.variables:
             self.variables[dim.name] = tirx.Var(dim.name, "int64")
             self._bind(dim)
@@ -89,6 +92,23 @@ class Sizes:
         self._bind(replace(self.dims[name], high=most))
         self.notes.append(f"{name} is at most {most}: {why}")
 
+    def lower_until_natural(self, number: Any, why: str) -> None:
+        """Bound the one open size that a number falls with, so that it is not negative.
+
+        Left as it is where it is negative at the least size, or at none.
+        """
+        if (dim := self._followed((number,))) is None or dim.high is not None:
+            return
+        fits, beyond = dim.low, _LARGEST
+        if self._at(number, dim, fits) < 0 or self._at(number, dim, beyond) >= 0:
+            return
+        while beyond - fits > 1:
+            middle = (fits + beyond) // 2
+            natural = self._at(number, dim, middle) >= 0
+            fits, beyond = (middle, beyond) if natural else (fits, middle)
+        self._bind(replace(dim, high=fits))
+        self.notes.append(f"{dim.name} is at most {fits}: {why}")
+
     def raise_until_positive(self, extent: Any, why: str) -> None:
         """Raise the lower bound of the one open size that an extent grows with, until that is 1.
 
@@ -106,12 +126,14 @@ class Sizes:
         """Whether two extents are equal; the one open size that both follow from is made to.
 
         It becomes a multiple of the least step at which they always are, such as 4 for `h // 2` and
-        `h // 4 * 2`, in whose other sizes the model itself would fail.
+        `h // 4 * 2`, in whose other sizes the model itself would fail.  Raises SumError where that
+        is so only if one size is the sum of others.
         """
         if self.same(one, other):
             return True
         dim = self._followed((one, other))
         if dim is None:
+            size_sums.require_none(self, one, other)
             return False
         for step in range(dim.step, _LONGEST_STEP + 1, dim.step):
             alike = all(self._at(one, dim, n) == self._at(other, dim, n) for n in _sizes(step))
@@ -124,7 +146,7 @@ class Sizes:
         count = tirx.Var(dim.name, "int64")
         steps = sym.Analyzer()
         steps.bind(count, tvm.ir.Range.from_min_extent(*map(_index, (1, _LARGEST // step))))
-        if not steps.can_prove_equal(*(self._with(e, dim, count * step) for e in extents)):
+        if not steps.can_prove_equal(*(self.with_size(e, dim, count * step) for e in extents)):
             return False
         try:
             narrowed = checked(replace(dim, step=step))
@@ -143,9 +165,9 @@ class Sizes:
 
     def _at(self, extent: Any, dim: Dim, size: int) -> Any:
         """An extent where an open size is so large."""
-        return self.plain(self._with(extent, dim, _index(size)))
+        return self.plain(self.with_size(extent, dim, _index(size)))
 
-    def _with(self, extent: Any, dim: Dim, value: Expr) -> Any:
+    def with_size(self, extent: Any, dim: Dim, value: Expr) -> Any:
         """An extent with an expression in place of an open size."""
         variable = self.variables[dim.name]
 
