@@ -98,6 +98,11 @@ def _window(attrs: Any) -> _Window:
     return _Window(groups, stride, dilation, front, back, strides, dilations, padding, out)
 
 
+def _of_axes(values: list[int]) -> tuple[int, int, int]:
+    depth, height, width = values
+    return depth, height, width
+
+
 def _alone(value: Expr, graph: Graph, builder: Any) -> Expr | None:
     """The kernel that convolves each channel alone, over several slices; None for others.
 
@@ -113,9 +118,8 @@ def _alone(value: Expr, graph: Graph, builder: Any) -> Expr | None:
         return None
     if graph.call(data, "dequantize") is not None:
         return None
-    conv = volumes.Conv3d(
-        *(tuple(_integers(each)) for each in (attrs.strides, attrs.padding, attrs.dilation))
-    )
+    strides, padding, dilation = map(_integers, (attrs.strides, attrs.padding, attrs.dilation))
+    conv = volumes.Conv3d(_of_axes(strides), tuple(padding), _of_axes(dilation))
     packed = np.ascontiguousarray(taps[:, 0].transpose(1, 2, 3, 0))
     x = op.permute_dims(data, _CHANNELS_LAST)
     extents = [shape(value)[axis] for axis in _CHANNELS_LAST]

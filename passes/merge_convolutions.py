@@ -60,10 +60,11 @@ class _Branch:
 def _merge(value: Expr, graph: Graph) -> Expr | None:
     if operator(value) != "add" or str(value.ty.dtype) not in ("float32", "float64"):
         return None
-    found = [_branch(operand, graph) for operand in value.args]
-    if None in found or any(shape(operand) != shape(value) for operand in value.args):
+    one, other = (_branch(operand, graph) for operand in value.args)
+    if one is None or other is None:
         return None
-    one, other = found
+    if any(shape(operand) != shape(value) for operand in value.args):
+        return None
     if not one.data.same_as(other.data) or graph.call(one.data, "dequantize") is not None:
         return None
     weight = _sum(one, other)

@@ -24,4 +24,4 @@ def test_a_convolution_whose_epilogue_is_a_stage_of_its_own() -> None:
     for shape in ((1, 3, 2, 5), (1, 3, 19, 36)):
         feed = {"x": noise(*shape)}
         (got,), (wanted,) = session.run(None, feed), reference.run(None, feed)
-        np.testing.assert_allclose(got, wanted, 1e-3, 1e-4)
+        np.testing.assert_allclose(got, np.asarray(wanted), 1e-3, 1e-4)

@@ -42,7 +42,7 @@ def agree(proto: Any, *shapes: tuple[int, ...]) -> str:
         feed = {"x": noise(*shape)}
         (got,), (wanted,) = session.run(None, feed), reference.run(None, feed)
         assert got.shape == wanted.shape
-        np.testing.assert_allclose(got, wanted, 1e-3, 1e-4)
+        np.testing.assert_allclose(got, np.asarray(wanted), 1e-3, 1e-4)
     return artifact.inputs[0].describe()
 
 

@@ -106,7 +106,8 @@ def from_json(data: object) -> Machine:
         raise InputError(f"a machine's streams is 1, 2, 4 or 8, got {data['streams']!r:.40}")
     if not isinstance(data.get("measured", False), bool):
         raise InputError(f"a machine's measured is true or false, got {data['measured']!r:.40}")
-    return Machine(**{**data, "streams": int(data.get("streams", Machine.streams))})
+    whole: dict[str, Any] = {**data, "streams": int(data.get("streams", Machine.streams))}
+    return Machine(**whole)
 
 
 def known(cpu: str, threads: int, vector_bits: int) -> Machine:

@@ -25,8 +25,11 @@ _DIRECT = 0.95
 # Cycles of one load: two a cycle, less what is lost where loads alone fill the ports.
 _LOAD = 0.6
 _LATENCY = 4
-# Cycles for each vector at each position: input and output transform, measured on Zen 4.
+# Cycles for each vector at each position: input and output transform, measured on Zen 4, whose
+# cores have one unit for 512 bits; with two 3.5 fit best (Emerald Rapids: 43 layers, the choices
+# lose 1.02 in the mean by half of these, and 1.05 by these).
 _INPUT, _OUTPUT = 7.5, 7.0
+_WIDE = 512  # bits of a vector
 # Of two things done at once, the share of the shorter that is not hidden behind the longer: data
 # from the L3 cache, and weights from memory, for which kernels ask ahead.  The model says 509 µs
 # for 256 channels at 14x14 pixels, 844 for 512 at 7x7 and 366 for 64 at 56x56; with everything in
@@ -102,12 +105,7 @@ def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     width = choice.panels * choice.vectors
     groups, chunks = work.tiles // choice.tiles, work.vectors // width
     products = choice.panels * (choice.tiles // choice.rows) * _tile_cycles(work, choice, target)
-    # Channels that are no whole number of vectors are transformed in narrower ones.
-    at_once = work.lanes * work.group
-    narrow = at_once // gcd(work.channels, at_once)
-    inputs = _INPUT * choice.tiles * -(-work.channels // at_once) * narrow
-    narrow = work.lanes // gcd(work.columns, work.lanes)
-    outputs = _OUTPUT * choice.tiles * width * narrow
+    inputs, outputs = _transforms(work, choice, target)
     busy = work.positions * (products + outputs + _NEAR_JUMP)
     if choice.staged:
         visits = -(-groups * chunks // target.threads)
@@ -125,6 +123,18 @@ def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     moved = _moved(work, choice, visits, again, target) / machine.l3_bytes_per_cycle
     compute = _overlapped(visits * busy, moved, _EXPOSED) + other
     return _from_afar(work, choice, first, compute, target) + machine.parallel_cycles
+
+
+def _transforms(work: Work, choice: Cut, target: Target) -> tuple[float, float]:
+    """Cycles at each position of a task's input, and of its results in a chunk of columns.
+
+    Channels that are no whole number of vectors are transformed in narrower ones.
+    """
+    units = target.machine.fma_per_cycle if target.vector_bits >= _WIDE else 1.0
+    inputs = work.channels // gcd(work.channels, work.lanes * work.group)
+    outputs = work.columns // gcd(work.columns, work.lanes)
+    share = choice.panels * choice.vectors / work.vectors
+    return _INPUT / units * choice.tiles * inputs, _OUTPUT / units * choice.tiles * outputs * share
 
 
 def _from_afar(work: Work, choice: Cut, first: int, compute: float, target: Target) -> float:
