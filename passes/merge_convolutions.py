@@ -25,6 +25,7 @@ from hybridc.compiler.ir.rewrite import (
 )
 
 Wide = NDArray[np.float64]
+_IMAGES = 3  # axes of the least: batch, channels, and one along which windows lie
 
 _LAYOUTS = {
     "nn.conv1d": ("NCW", "OIW"),
@@ -88,7 +89,7 @@ def _convolution(branch: _Branch, weight: Wide, shift: Wide, value: Expr) -> Exp
 def _branch(expr: Expr, graph: Graph) -> _Branch | None:
     """The branch that gives a value which nothing else reads."""
     call = graph.call(expr, *_LAYOUTS, "add", "multiply")
-    if call is None or not graph.only_use(expr) or not are_known(shape(expr)[1:]):
+    if call is None or not graph.only_use(expr) or not _has_channels(expr):
         return None
     name = operator(call)
     if name in _LAYOUTS:
@@ -102,6 +103,10 @@ def _branch(expr: Expr, graph: Graph) -> _Branch | None:
     if inner is None:
         return None
     return _Branch(inner.data, inner.call, inner.weight, inner.shift + numbers)
+
+
+def _has_channels(expr: Expr) -> bool:
+    return len(shape(expr)) >= _IMAGES and are_known(shape(expr)[1:])
 
 
 def _convolved(call: Expr, graph: Graph) -> _Branch | None:
