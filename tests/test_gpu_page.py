@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -10,6 +12,9 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
+# Forks wait for ever for locks that other threads hold, and pytest's workers have such.
+ALONE = "HYBRIDC_TESTS_ALONE"
+alone = pytest.mark.skipif(ALONE not in os.environ, reason="tested in a process of its own")
 
 
 @pytest.fixture
@@ -66,12 +71,27 @@ def test_models_come_first_and_what_takes_minutes_last(page: Any) -> None:
     )
 
 
+@pytest.mark.skipif(ALONE in os.environ, reason="this is that process")
+def test_what_forks_is_right_in_a_process_of_its_own() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    told = subprocess.run(
+        [*command, "-k", "row or call or time", __file__],
+        env={**os.environ, ALONE: "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert told.returncode == 0, told.stdout
+    assert "5 passed" in told.stdout
+
+
 def row_of(page: Any, name: str, measure: Any, prepare: Any = None, **how: Any) -> Any:
     """A row that is made up."""
     return page.Row("kernels", name, how.pop("limit", 300), measure, 0, prepare, **how)
 
 
-def run_through(page: Any, rows: list[Any], folder: Path, seconds: float = 600.0) -> Any:
+def run_through(page: Any, rows: list[Any], folder: Path, seconds: float = 60.0) -> Any:
     """The page behind these rows."""
     how = page.How(dry=True, small=True, begun=time.monotonic(), seconds=seconds)
     made = page.Page(folder / "page.md", "head", "code")
@@ -84,6 +104,7 @@ def run_through(page: Any, rows: list[Any], folder: Path, seconds: float = 600.0
     return made
 
 
+@alone
 def test_a_row_that_fails_or_hangs_costs_no_other(page: Any, tmp_path: Path) -> None:
     def fails(*_: Any) -> Any:
         raise RuntimeError("CUDALaunch Error")
@@ -103,6 +124,7 @@ def test_a_row_that_fails_or_hangs_costs_no_other(page: Any, tmp_path: Path) -> 
     assert "  8" not in text
 
 
+@alone
 def test_rows_of_a_kind_share_a_process_until_one_fails(page: Any, tmp_path: Path) -> None:
     def told(*_: Any) -> Any:
         return {"process": str(os.getpid())}
@@ -119,6 +141,7 @@ def test_rows_of_a_kind_share_a_process_until_one_fails(page: Any, tmp_path: Pat
     assert "SIGKILL" in made.told(rows[2])
 
 
+@alone
 def test_a_row_gets_what_it_prepared_and_others_do_not_wait_for_it(
     page: Any, tmp_path: Path
 ) -> None:
@@ -135,6 +158,7 @@ def test_a_row_gets_what_it_prepared_and_others_do_not_wait_for_it(
     assert made.told(rows[0]) == "kernel made ahead"
 
 
+@alone
 def test_a_later_call_adds_to_the_page_of_the_same_code(page: Any, tmp_path: Path) -> None:
     first = row_of(page, "first", lambda *_: {"µs": "7"})
     second = row_of(page, "second", lambda *_: {"µs": "8"})
@@ -148,6 +172,7 @@ def test_a_later_call_adds_to_the_page_of_the_same_code(page: Any, tmp_path: Pat
     assert not page.Page(tmp_path / "page.md", "head", "other code").found
 
 
+@alone
 def test_when_time_is_over_the_rest_is_told(page: Any, tmp_path: Path) -> None:
     rows = [row_of(page, "late", lambda *_: {"µs": "7"}, lambda *_: time.sleep(60))]
     made = run_through(page, rows, tmp_path, seconds=0.2)
