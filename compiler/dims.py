@@ -105,7 +105,8 @@ def parse(text: str) -> Size:
     match = _SIZE.match(text)
     if match is None or not text:
         raise InputError(
-            f"{text!r} is not a size: expected 3 (fixed), ? or a name (open), 1..64 or name:1..64"
+            f"{text!r} is not a size: expected 3 (fixed), ? or a name (open), past+length (a sum of"
+            " others), 1..64 or name:1..64"
             " (open within bounds), each perhaps with %4 (multiples of 4 only), and with @8, the"
             " size to measure at"
         )

@@ -108,3 +108,8 @@ def test_an_open_number_of_steps(kind: str) -> None:
     model.graph.output.add().CopyFrom(model.graph.output[0])
     model.graph.output[1].name = last
     compare(model, {"t": 1, "n": 1}, {"t": 37, "n": 3})
+
+
+def test_a_sum_that_was_given_has_parts_that_are_sizes() -> None:
+    with pytest.raises(InputError, match=r"length\+n has no size 'length'"):
+        frontend.load(with_past("total"), shapes={"total": "length+n"})

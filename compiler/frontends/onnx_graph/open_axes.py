@@ -49,11 +49,21 @@ def bind(file: OnnxFile, shapes: Mapping[str, Shape], opaque: bool = False) -> d
             _match(name, declared[name], shape, sizes)
         pairs = ((name, dims, by_input.get(name)) for name, dims in declared.items())
         found = {name: _resolve(name, dims, s, sizes) for name, dims, s in pairs}
+        _require_parts(shapes, [*sizes, *sizes_of.named(found.values())])
         return _settled(sizes_of.united(found), sizes)
     except ModelError:
         raise
     except InputError as error:
         raise ModelError(f"--shape: {error}") from None
+
+
+def _require_parts(given: Mapping[str, Shape], known: list[str]) -> None:
+    """Raise ModelError where a sum that was given has a part that is no size."""
+    sums = (s for shape in given.values() for s in shape if isinstance(s, Dim) and s.parts)
+    for size in sums:
+        for part in size.parts:
+            if part not in known:
+                raise ModelError(f"--shape: {size} has no size {part!r}; {hint(part, known)}")
 
 
 def summed(
