@@ -162,6 +162,7 @@ def _nearest_cycles(work: Work, choice: Cut, target: Target) -> float:
     products = work.positions * tiles * work.channels / work.group * _step(work, choice, target)
     at_once = work.lanes * work.group
     narrow = at_once // gcd(work.channels, at_once)
+    # As narrow vectors were counted where the constants were fitted: `_transforms` has fewer.
     inputs = work.positions * work.tiles * -(-work.channels // at_once) * narrow
     used = _transformed_bytes(work, choice) + _multiplied_bytes(work, choice)
     spilled = max(0, used - target.l1) * groups
