@@ -9,7 +9,8 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.lookup import Hit
-from hybridc.compiler.tuning import in_model, run_off, strategies
+from hybridc.compiler.tuning import in_model, recording, run_off, strategies
 from hybridc.compiler.tuning.outcome import Keep, Measured
 from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.tasks import Task
@@ -63,6 +64,25 @@ def test_ctrl_c_keeps_what_was_measured_and_a_second_call_goes_on(
     counts = measured_in(tmp_path / "log.db", plugin)
     assert len(counts) == SPACE
     assert set(counts.values()) == {1}
+
+
+def test_ctrl_c_just_before_saving_loses_nothing(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shielded, early = recording.uninterrupted, iter([True])
+
+    @contextmanager
+    def late() -> Generator[None]:
+        if next(early, False):
+            raise KeyboardInterrupt
+        with shielded():
+            yield
+
+    monkeypatch.setattr(recording, "uninterrupted", late)
+    stopped = tune(plugin, tmp_path / "log.db", FakePool())
+    assert stopped.interrupted
+    assert stopped.measured
+    assert sum(measured_in(tmp_path / "log.db", plugin).values()) == stopped.measured
 
 
 def test_two_tuners_share_the_work(

@@ -21,9 +21,9 @@ def uninterrupted() -> Generator[None]:
     late: list[int] = []
     before = {number: signal.getsignal(number) for number in _ENDING}
     ours = {number: handler for number, handler in before.items() if handler is not None}
-    for number in ours:
-        signal.signal(number, lambda number, _: late.append(number))
     try:
+        for number in ours:
+            signal.signal(number, lambda number, _: late.append(number))
         yield
     finally:
         for number, handler in ours.items():

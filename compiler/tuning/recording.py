@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record, who
 from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.tuning.interrupts import uninterrupted
 from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.tasks import Task
 
@@ -39,3 +41,31 @@ def record(task: Task, measured: Measured, seed: int) -> Record:
         who=who(),
         seed=seed,
     )
+
+
+@dataclass
+class Recorder:
+    """Writes into a log what is measured; whoever is interrupted saves once more and loses nothing.
+
+    An interruption may come just before saving is shielded from it, so what is measured stays here
+    until it is written.
+    """
+
+    log: TuningLog
+    seed: int
+    _unsaved: list[tuple[Task, Measured]] = field(default_factory=list[tuple[Task, Measured]])
+
+    def keep(self, task: Task, measured: Measured) -> None:
+        """Have it written at the next `save`."""
+        self._unsaved.append((task, measured))
+
+    def save(self) -> None:
+        """Write what is not written yet.
+
+        Raises LogError if the log accepts none of it: it would be measured again and again.
+        """
+        with uninterrupted():
+            found, self._unsaved = self._unsaved, []
+            for task in dict.fromkeys(task for task, _ in found):
+                records = [record(each, m, self.seed) for each, m in found if each is task]
+                self.log.add(records, described(task)).check(self.log.name)

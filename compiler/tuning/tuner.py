@@ -18,7 +18,6 @@ from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tuning import imported, nearby, recording, run_off
 from hybridc.compiler.tuning import tasks as tuning
 from hybridc.compiler.tuning.claimed import LEASE, claimed
-from hybridc.compiler.tuning.interrupts import uninterrupted
 from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
 from hybridc.compiler.tuning.plan import Budget
@@ -53,6 +52,7 @@ class Tuner:
         self._measured = 0
         self._disturbed = 0
         self._failed: Counter[str] = Counter()
+        self._recorder = recording.Recorder(self.log, self.strategy.seed)
         self._start = time.monotonic()
         self.pool.end_at(self._start + self.budget.limit)
 
@@ -64,6 +64,7 @@ class Tuner:
             self._recall(*self._every)
             return self._result(LATE)
         except KeyboardInterrupt:
+            self._recorder.save()
             self._recall(*self._every)
             return self._result("interrupted", interrupted=True)
 
@@ -233,14 +234,14 @@ class Tuner:
     def _kept(self, task: Task, trials: int = 1) -> Generator[Keep]:
         """Collect what is measured in the block, and write it into the log whatever happens.
 
-        Each measurement counts as so many `trials`, unless it is of the default.  Raises LogError
-        if the log accepts none of them: they would be measured again and again.
+        Each measurement counts as so many `trials`, unless it is of the default.
         """
         found: list[Measured] = []
         default = task.default
 
         def keep(measured: Measured) -> None:
             found.append(measured)
+            self._recorder.keep(task, measured)
             self._measured += 0 if default and task.is_default(measured.point) else trials
             self._disturbed += measured.disturbed
             if measured.verdict is not Verdict.OK:
@@ -252,9 +253,7 @@ class Tuner:
         try:
             yield keep
         finally:
-            with uninterrupted():
-                records = [recording.record(task, each, self.strategy.seed) for each in found]
-                self.log.add(records, recording.described(task)).check(self.log.name)
+            self._recorder.save()
 
     def _bench(self, task: Task) -> Bench | None:
         """The kernel's bench, with the default as its baseline if the log has its time.
