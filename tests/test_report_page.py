@@ -291,7 +291,7 @@ def test_a_browser_shows_it(width: int, tmp_path: Path) -> None:
         [CHROMIUM, *options, "--dump-dom", path.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     assert done.stdout.count('role="img"') == 4  # three kernels, and the memory
