@@ -82,6 +82,14 @@ def _no_facts_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
+def known_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peaks that take no seconds to measure, for tests that want any."""
+    from hybridc.compiler.hardware import peaks
+
+    monkeypatch.setattr(peaks, "measure", lambda _: peaks.Peaks(1e11, 1e10))
+
+
+@pytest.fixture
 def bf16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cascade with bf16 as the only lower precision, which may be faster on any CPU."""
     from hybridc.compiler.orchestration import prospects, stages

@@ -125,6 +125,7 @@ SHOWN: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
 }
 
 
+@pytest.mark.usefixtures("known_peaks")
 @pytest.mark.parametrize("name", SHOWN)
 def test_an_option_is_seen_in_what_is_compiled(name: str, place: Path, usual: Outcome) -> None:
     given, seen = SHOWN[name]

@@ -112,7 +112,8 @@ def test_working_sets_lie_in_their_caches() -> None:
     assert 2 * third <= max(here.l3, 4 * here.l2)
 
 
-def test_a_machine_is_measured() -> None:
+def test_a_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_kernels, "_REPEATS", 2)
     found = probe.measure(target.parse("cpu", 1))
     assert found.measured
     assert found == machine.from_json(json.loads(json.dumps(found.to_json())))
