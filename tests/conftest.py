@@ -90,6 +90,22 @@ def known_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds of calls and of waiting for other programs are few, where no test looks at times."""
+    from hybridc.compiler.assurance import timing
+    from hybridc.compiler.measurement import measure, profile
+    from hybridc.compiler.orchestration import workshop
+
+    usual: Any = measure.latency.__kwdefaults__
+    for name in ("seconds", "warmup"):
+        monkeypatch.setitem(usual, name, 0.02)
+    monkeypatch.setattr(measure, "_FAST", 0.02)
+    monkeypatch.setattr(timing, "_AGAIN", 0)
+    monkeypatch.setattr(profile, "WARMUP", 0.02)
+    monkeypatch.setattr(workshop, "_TURNS", 0.05)
+
+
+@pytest.fixture
 def bf16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cascade with bf16 as the only lower precision, which may be faster on any CPU."""
     from hybridc.compiler.orchestration import prospects, stages

@@ -51,7 +51,7 @@ def usual(place: Path) -> Outcome:
 
 
 @pytest.fixture(autouse=True)
-def _a_clock_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch, known_peaks: None, hasty: None) -> None:
     monkeypatch.setattr(timing, "timed", lambda *_: Samples((0.008,) * 400))
 
 
@@ -125,7 +125,6 @@ SHOWN: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
 }
 
 
-@pytest.mark.usefixtures("known_peaks")
 @pytest.mark.parametrize("name", SHOWN)
 def test_an_option_is_seen_in_what_is_compiled(name: str, place: Path, usual: Outcome) -> None:
     given, seen = SHOWN[name]

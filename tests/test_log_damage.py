@@ -247,5 +247,5 @@ def test_a_writer_waits_for_another(path: Path) -> None:
         time.sleep(0.5)
         assert not adding.done()
         busy.execute("COMMIT")
-        assert adding.result(30).new == 1
+        assert adding.result(600).new == 1
     busy.close()

@@ -168,7 +168,7 @@ def test_whatever_is_at_work_ends_with_the_time(
 def test_time_in_which_we_were_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """A laptop that slept, or a stopped job: what it waited for had no time either."""
     with child_of("hybridc.compiler.tuning.candidate") as child:
-        child.send({"do": "begin", "memory": 2**30, "cpus": [0]}, timeout=60.0)
+        child.send({"do": "begin", "memory": 2**30, "cpus": [0]}, timeout=600.0)
         before, now = child.deadline, time.monotonic()
         clock = iter([now, now + 1000.0])
         told = SimpleNamespace(monotonic=lambda: next(clock))
@@ -184,7 +184,7 @@ def test_a_dead_child_tells_its_last_words() -> None:
         child_of("hybridc.no_such_module") as child,
         pytest.raises(ChildError, match="No module named"),
     ):
-        child.ask({"do": "begin"}, 60.0)
+        child.ask({"do": "begin"}, 600.0)
 
 
 def test_integers_are_exact_but_for_rounded_bytes() -> None:

@@ -127,8 +127,8 @@ def test_what_children_do_stands_on_tracks_of_their_own(tmp_path: Path) -> None:
     child = Child("echo_for_trace", environment, watched.by("runner"))
     with timeline.span("tune", "stage"):
         asked = {"do": "measure", "kernel": str(tmp_path / "1.json"), "point": {"rows": 8}}
-        child.ask(asked, 60.0)
-        child.ask({"do": "fail"}, 60.0)
+        child.ask(asked, 600.0)
+        child.ask({"do": "fail"}, 600.0)
     child.kill()
     events = checked(trace.events(timeline))
     mine = [event for event in events if event["pid"] == child.number]
