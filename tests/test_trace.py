@@ -61,6 +61,7 @@ def _nested(track: list[dict[str, Any]]) -> None:
         open_ends.append(end)
 
 
+@pytest.mark.usefixtures("known_peaks")
 def test_a_compilation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, made, page = (tmp_path / name for name in ("trace.json", "d.hyb", "page.html"))
     asked = ["--trace", str(out), "--monitor", "--monitor-interval", "20ms", "--report", str(page)]
