@@ -42,7 +42,7 @@ def test_what_a_process_has_hashed_a_fork_hashes_too() -> None:
     assert answer(lambda: {"size": packed()}, Limits(300)) == {"size": size}
 
 
-class Session:
+class Joining:
     """Garbage, once nobody has it, whose end waits for a thread that no fork has."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Session:
 def test_a_fork_ends_nothing_of_its_parents() -> None:
     gc.disable()  # until the fork has it
     try:
-        Session()
+        Joining()
         assert answer(lambda: {"collected": gc.collect()}, Limits(20.0))
     finally:
         gc.enable()

@@ -188,7 +188,7 @@ def run_apart(work: Callable[[], None]) -> int:
     """Do something in a process of its own, in which all that is needed is imported already."""
 
     def alone() -> None:
-        gc.freeze()  # sessions of other tests would wait for threads that are not there
+        gc.freeze()  # what other tests left may wait for threads that are not there
         work()
 
     process = multiprocessing.get_context("fork").Process(target=alone, daemon=True)

@@ -62,7 +62,7 @@ def answer(function: Callable[[], Json], limits: Limits) -> dict[str, Any]:
 def forked() -> int:
     """`os.fork`, where the fork collects no garbage that was there before.
 
-    The end of a session, say, waits for its threads, which no fork has, and so for ever.
+    What ends may wait for a thread of its own, which no fork has, and so for ever.
     """
     number = os.fork()
     if number == 0:
