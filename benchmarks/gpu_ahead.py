@@ -122,7 +122,7 @@ class Ahead:
 
 def forked(work: Callable[[], None]) -> int:
     """The number of a fork that works, and ends with this process or before."""
-    number = os.fork()
+    number = fork.forked()
     if number:
         return number
     try:

@@ -1,5 +1,7 @@
 """Options and fixtures that all tests share."""
 
+import random
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +10,13 @@ from typing import Any
 import numpy as np
 import plugged
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The same examples each time, however slow the machine is.
+settings.register_profile(
+    "same", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,7 +43,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what would begin too late, so that a summary of the rest comes in time."""
+    """Draw the same numbers in any order of tests.
+
+    What would begin too late is skipped, so that a summary of the rest comes in time.
+    """
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
     end: Any = item.config.getoption("--until")
     if end and time.time() > end:
         pytest.skip("no time was left")
@@ -63,6 +79,30 @@ def _no_facts_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYBRIDC_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
+
+
+@pytest.fixture
+def known_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peaks that take no seconds to measure, for tests that want any."""
+    from hybridc.compiler.hardware import peaks
+
+    monkeypatch.setattr(peaks, "measure", lambda _: peaks.Peaks(1e11, 1e10))
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds of calls and of waiting for other programs are few, where no test looks at times."""
+    from hybridc.compiler.assurance import timing
+    from hybridc.compiler.measurement import measure, profile
+    from hybridc.compiler.orchestration import workshop
+
+    usual: Any = measure.latency.__kwdefaults__
+    for name in ("seconds", "warmup"):
+        monkeypatch.setitem(usual, name, 0.02)
+    monkeypatch.setattr(measure, "_FAST", 0.02)
+    monkeypatch.setattr(timing, "_AGAIN", 0)
+    monkeypatch.setattr(profile, "WARMUP", 0.02)
+    monkeypatch.setattr(workshop, "_TURNS", 0.05)
 
 
 @pytest.fixture

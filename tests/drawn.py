@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cpus import CPUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,8 @@ def drawn(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Test a function on `few` examples of these strategies, and on `many` in a slow test.
 
-    Its other parameters are those of pytest.  The examples are the same each time.
+    Its other parameters are those of pytest.  The examples are the same each time.  Where `cpu` is
+    not the first that kernels are compiled for, `few` are a third of that.
     """
 
     def decorate(property_: Callable[..., None]) -> Callable[..., None]:
@@ -22,7 +24,9 @@ def drawn(
             def of_example(**example: Any) -> None:
                 property_(**fixed, **example)
 
-            how = settings(max_examples=examples, deadline=None, derandomize=True)
+            later = examples == few and fixed.get("cpu", CPUS[0]) != CPUS[0]
+            count = max(2, examples // 3) if later else examples
+            how = settings(max_examples=count, deadline=None, derandomize=True)
             how(given(**strategies)(of_example))()
 
         own = inspect.signature(property_).parameters.values()

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from child_runs import PATIENCE
 
 
 def _programs() -> Path | None:
@@ -18,6 +19,13 @@ def _programs() -> Path | None:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     path = shutil.which("initdb")
     return found[-1].parent if found else Path(path).parent if path else None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @contextlib.contextmanager
@@ -28,31 +36,37 @@ def server() -> Generator[str]:
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
     user = "nobody" if os.getuid() == 0 else None  # the server refuses to run as root
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     folder = Path(tempfile.mkdtemp(prefix="hybridc-pg-"))
     if user:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
 
-    def call(*command: str) -> None:
-        subprocess.run(
+    def call(*command: str, check: bool = True) -> bool:
+        done = subprocess.run(
             [str(programs / command[0]), *command[1:]],
-            check=True,
+            check=check,
             user=user,
             cwd=folder,
             stdout=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
         )
+        return done.returncode == 0
 
     data, log = str(folder / "data"), str(folder / "log")
-    options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories='' -c fsync=off"
+    control = ("pg_ctl", "-D", data, "-w", "-t", str(PATIENCE))
+
+    def start(port: int, check: bool) -> bool:
+        options = f"-h 127.0.0.1 -p {port} -c unix_socket_directories='' -c fsync=off"
+        return call(*control, "-l", log, "-o", options, "start", check=check)
+
     try:
         call("initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync", "-E", "UTF8")
-        call("pg_ctl", "-D", data, "-l", log, "-w", "-o", options, "start")
+        port = _free_port()
+        if not start(port, False):  # somebody else may have taken it meanwhile
+            port = _free_port()
+            start(port, True)
         try:
             yield f"postgresql://tester:secret@127.0.0.1:{port}/postgres"
         finally:
-            call("pg_ctl", "-D", data, "-m", "immediate", "stop")
+            call(*control, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

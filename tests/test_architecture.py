@@ -45,6 +45,13 @@ def nodes(path: Path) -> tuple[ast.AST, ...]:
     return tuple(ast.walk(ast.parse(path.read_text())))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_stays() -> Iterator[None]:
+    """A million nodes would slow every collection of garbage down from now on."""
+    yield
+    nodes.cache_clear()
+
+
 def nodes_of(path: Path, *kinds: type[Node]) -> Iterator[Node]:
     return (node for node in nodes(path) if isinstance(node, kinds))
 

@@ -1,13 +1,12 @@
 """Benchmarks that are interrupted: rows that were measured stand, and nothing is left running."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from child_runs import PATIENCE, ended
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 OLD = "## Old\n\nof then\n\n| model | ms |\n| --- | --- |\n| digits | 1 |\n| sentences | 2 |\n"
@@ -20,9 +19,9 @@ print("| --- | --- |")
 print("| digits | 3 |")
 print("* digits: new.")
 print("| late | 4 |")
-other = subprocess.Popen(["sleep", "100"])
+other = subprocess.Popen(["sleep", "1000"])
 (here / "pids").write_text(f"{os.getpid()} {other.pid}")
-for _ in range(1000):
+for _ in range(30000):
     if "| late |" in (here / "RESULTS.md").read_text():
         break
     time.sleep(0.01)
@@ -49,28 +48,14 @@ def measured(folder: Path, then: str) -> subprocess.CompletedProcess[str]:
     seeding += f"read.write(results.machine(), 'precision', {OLD!r}, ['precision'])"
     subprocess.run([sys.executable, "-c", seeding], check=True)
     call = [sys.executable, "-c", _MAIN, str(FOLDER), str(folder)]
-    return subprocess.run(call, check=False, capture_output=True, text=True, timeout=60)
-
-
-def ended(number: int) -> bool:
-    """Whether a process is gone, soon at least."""
-    for _ in range(200):
-        try:
-            os.kill(number, 0)
-            state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
-        except (ProcessLookupError, FileNotFoundError):
-            return True
-        if state == "Z":  # nobody has waited for it yet
-            return True
-        time.sleep(0.01)
-    return False
+    return subprocess.run(call, check=False, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_benchmark_keeps_its_rows_and_leaves_nothing_running(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    done = measured(tmp_path, f"os.kill(os.getppid(), {int(number)}); time.sleep(100)")
+    done = measured(tmp_path, f"os.kill(os.getppid(), {int(number)}); time.sleep(1000)")
     assert done.returncode == 128 + number, done.stderr
     text = (tmp_path / "RESULTS.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")][2:]

@@ -22,6 +22,8 @@ from hybridc.compiler.quantization.sensitivity import Lowered
 from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.compiler.tuning.plan import Tuning
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 exactly = Estimate.exactly
 # A CPU that multiplies in bf16 and in bytes.
 WIDE = '{"kind": "llvm", "mcpu": "cooperlake"}'

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from child_runs import PATIENCE
 from cli_models import RELU_TWICE, assert_error
 
 from hybridc.cli import main as entry
@@ -57,7 +58,7 @@ def test_help_needs_no_heavy_library() -> None:
         "sys.exit(' '.join(sorted(heavy)) or 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -72,7 +73,7 @@ def test_tvm_is_imported_without_torch_and_takes_its_tensors_all_the_same() -> N
         "print(there.numpy().tolist(), torch.from_dlpack(there).tolist())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert done.stdout == "[0, 1, 2] [0, 1, 2]\n"
 
@@ -92,7 +93,7 @@ def test_torch_is_there_for_other_threads_while_tvm_is_imported(tmp_path: Path) 
         "import tvm; print(tvm.found)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert done.stdout == "[False, True]\n"
 
@@ -212,7 +213,7 @@ def test_an_interrupt_is_quiet(error: BaseException, code: int) -> None:
         "sys.exit(main.run([]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", script], capture_output=True, timeout=PATIENCE, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
@@ -245,7 +246,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         [sys.executable, "-c", code, "passes", "default"],
         stdout=writer,
         stderr=subprocess.PIPE,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     os.close(writer)

@@ -13,6 +13,8 @@ from hybridc.cli import main as entry
 from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.model import TensorSpec
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 OLD = b"what was there before"
 
 

@@ -51,7 +51,7 @@ def usual(place: Path) -> Outcome:
 
 
 @pytest.fixture(autouse=True)
-def _a_clock_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def _quick(monkeypatch: pytest.MonkeyPatch, known_peaks: None, hasty: None) -> None:
     monkeypatch.setattr(timing, "timed", lambda *_: Samples((0.008,) * 400))
 
 

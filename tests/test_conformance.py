@@ -119,7 +119,7 @@ def test_a_case_that_dies_or_hangs_is_lost_alone(
     (info / "entry_points.txt").write_text(f"[{group}]\nfaulty = faulty_suite:Faulty\n")
     path = f"{tmp_path}:{Path(__file__).parents[1]}"
     monkeypatch.setenv("PYTHONPATH", path)
-    with run.Runner("faulty", Limits(10.0)) as runner:
+    with run.Runner("faulty", Limits(5.0)) as runner:
         found = {r.name: r for r in runner.results(runner.entries(), lambda _: None)}
     assert {name: str(r.verdict) for name, r in found.items()} == {
         "dies": "error",
@@ -130,7 +130,7 @@ def test_a_case_that_dies_or_hangs_is_lost_alone(
         "wrong": "wrong",
     }
     assert found["dies"].reason == "its process ended with -6"
-    assert found["hangs"].reason == "no answer in 10 s"
+    assert found["hangs"].reason == "no answer in 5 s"
 
 
 def test_outputs_are_compared_as_onnx_does() -> None:

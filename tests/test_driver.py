@@ -25,6 +25,8 @@ from hybridc.compiler.hardware import host
 from hybridc.compiler.model import Array
 from hybridc.compiler.runtime.session import InferenceSession
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 Floats = NDArray[np.float32]
 
 WRONG_PASS = '''

@@ -246,6 +246,6 @@ def test_a_fault_of_a_candidate_is_its_own() -> None:
     from hybridc.compiler.cuda.link import Link
 
     command = [sys.executable, "-c", _ASTRAY]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.stdout.strip() == "lost" or "CandidateError" in done.stderr
     Link(0).finish()

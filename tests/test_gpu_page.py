@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from child_runs import PATIENCE
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 # Forks wait for ever for locks that other threads hold, and pytest's workers have such.
@@ -79,7 +80,7 @@ def test_what_forks_is_right_in_a_process_of_its_own() -> None:
         env={**os.environ, ALONE: "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=2 * PATIENCE,
         check=False,
     )
     assert told.returncode == 0, told.stdout
@@ -91,7 +92,7 @@ def row_of(page: Any, name: str, measure: Any, prepare: Any = None, **how: Any) 
     return page.Row("kernels", name, how.pop("limit", 300), measure, 0, prepare, **how)
 
 
-def run_through(page: Any, rows: list[Any], folder: Path, seconds: float = 60.0) -> Any:
+def run_through(page: Any, rows: list[Any], folder: Path, seconds: float = PATIENCE) -> Any:
     """The page behind these rows."""
     how = page.How(dry=True, small=True, begun=time.monotonic(), seconds=seconds)
     made = page.Page(folder / "page.md", "head", "code")
@@ -111,10 +112,10 @@ def test_a_row_that_fails_or_hangs_costs_no_other(page: Any, tmp_path: Path) -> 
 
     rows = [
         row_of(page, "broken", fails),
-        row_of(page, "stuck", lambda *_: time.sleep(60), limit=1),
+        row_of(page, "stuck", lambda *_: time.sleep(1000), limit=1),
         row_of(page, "good", lambda *_: {"µs": "7"}),
         row_of(page, "not compiled", lambda *_: {"µs": "8"}, fails),
-        row_of(page, "never compiled", lambda *_: {}, lambda *_: time.sleep(60), limit=1),
+        row_of(page, "never compiled", lambda *_: {}, lambda *_: time.sleep(1000), limit=1),
     ]
     run_through(page, rows, tmp_path)
     text = (tmp_path / "page.md").read_text()
@@ -145,14 +146,19 @@ def test_rows_of_a_kind_share_a_process_until_one_fails(page: Any, tmp_path: Pat
 def test_a_row_gets_what_it_prepared_and_others_do_not_wait_for_it(
     page: Any, tmp_path: Path
 ) -> None:
+    def second(*_: Any) -> Any:
+        (tmp_path / "second").touch()
+        return {"µs": "7"}
+
     def prepare(_: Any, folder: Path) -> None:
-        time.sleep(0.5)
+        while not (tmp_path / "second").exists():
+            time.sleep(0.01)
         (folder / "kernel").write_text("made ahead")
 
     def measure(_: Any, folder: Path) -> Any:
         return {"kernel": (folder / "kernel").read_text()}
 
-    rows = [row_of(page, "first", measure, prepare), row_of(page, "second", lambda *_: {"µs": "7"})]
+    rows = [row_of(page, "first", measure, prepare), row_of(page, "second", second)]
     made = run_through(page, rows, tmp_path)
     assert [name for _, name in made.found] == ["second", "first"]
     assert made.told(rows[0]) == "kernel made ahead"
@@ -174,6 +180,6 @@ def test_a_later_call_adds_to_the_page_of_the_same_code(page: Any, tmp_path: Pat
 
 @alone
 def test_when_time_is_over_the_rest_is_told(page: Any, tmp_path: Path) -> None:
-    rows = [row_of(page, "late", lambda *_: {"µs": "7"}, lambda *_: time.sleep(60))]
+    rows = [row_of(page, "late", lambda *_: {"µs": "7"}, lambda *_: time.sleep(1000))]
     made = run_through(page, rows, tmp_path, seconds=0.2)
     assert made.told(rows[0]) == "result not run: no time was left"

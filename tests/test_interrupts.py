@@ -10,8 +10,10 @@ import sys
 import termios
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from child_runs import PATIENCE
 
 from hybridc.cli._interrupts import INTERRUPTED, heeding
 
@@ -24,7 +26,7 @@ from hybridc.cli._interrupts import INTERRUPTED, heeding
 def work():
     try:
         print("at work", flush=True)
-        time.sleep(100)
+        time.sleep(1000)
     except KeyboardInterrupt:
         print("kept", flush=True)
         print("kept", file=sys.stderr, flush=True)
@@ -44,6 +46,19 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Interrupting())
 from hybridc.cli._start import main
 main()
+"""
+WAITING = """
+import time
+from dataclasses import dataclass
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+
+@dataclass(frozen=True)
+class WaitAtLast(Pass):
+    \"\"\"Wait.\"\"\"
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        time.sleep(1000)
+        return module
 """
 
 
@@ -65,7 +80,11 @@ def test_ctrl_c_while_the_command_is_imported_is_no_fault(name: str) -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_interrupts_and_gives_the_exit_code(number: signal.Signals) -> None:
+def test_a_signal_interrupts_and_gives_the_exit_code(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridc.cli._interrupts.time", SimpleNamespace(monotonic=lambda: 1.0))
+
     def run() -> int:
         with pytest.raises(KeyboardInterrupt, match=number.name):
             signal.raise_signal(number)
@@ -118,7 +137,7 @@ def test_a_terminal_that_closes_ends_the_command_in_order() -> None:
     os.close(theirs)
     assert b"at work" in os.read(ours, 100)
     os.close(ours)
-    assert running.wait(60) == 128 + signal.SIGHUP
+    assert running.wait(PATIENCE) == 128 + signal.SIGHUP
 
 
 def ended(call: list[str], folder: Path, number: signal.Signals, line: bytes) -> tuple[int, bytes]:
@@ -138,7 +157,7 @@ def ended(call: list[str], folder: Path, number: signal.Signals, line: bytes) ->
         if line in told:
             running.send_signal(number)
             break
-    rest = running.communicate(timeout=120)[1]
+    rest = running.communicate(timeout=PATIENCE)[1]
     return running.returncode, rest
 
 
@@ -148,8 +167,8 @@ def test_a_tuning_that_is_ended_keeps_what_was_measured_and_no_files(
 ) -> None:
     folder, log = tmp_path / "tmp", str(tmp_path / "log.db")
     folder.mkdir()
-    call = ["tune", str(tiny_model), "--trials", "4", "--log", log, "--threads", "1"]
-    code, _ = ended([*call, "--workers", "1", "-v"], folder, number, b"0/4 ")
+    call = ["tune", str(tiny_model), "--trials", "500", "--log", log, "--threads", "1"]
+    code, _ = ended([*call, "--workers", "1", "-v"], folder, number, b"0/500 ")
     assert code == 128 + number
     assert not list(folder.iterdir())
     shown = subprocess.run(
@@ -164,7 +183,9 @@ def test_a_compilation_that_is_ended_says_so_in_one_line(
 ) -> None:
     """In a child that is watched too, which code of the user's may run in."""
     (tmp_path / "own.py").write_text("def number(_):\n    return 1.0\n")
+    (tmp_path / "wait_at_last.py").write_text(WAITING)  # for who is slow to send the signal
     call = ["compile", str(tiny_model), "-v", "-o", str(tmp_path / "model.hyb"), *own]
+    call += ["--plugin", str(tmp_path / "wait_at_last.py"), "--pipeline", "default,wait-at-last"]
     folder = tmp_path / "tmp"
     folder.mkdir()
     code, told = ended(call, folder, signal.SIGTERM, b"legalize")

@@ -1,5 +1,6 @@
 """What happens to a tuning log when things go wrong: one line is said, and nothing is lost."""
 
+import gc
 import multiprocessing
 import os
 import resource
@@ -76,7 +77,7 @@ def test_of_many_writers_two_are_killed_and_nothing_committed_is_lost(tmp_path: 
         said[n] = [stream.readline(), stream.readline()]
         writers[n].send_signal(signal.SIGKILL)
     for n, writer in enumerate(writers):
-        rest, _ = writer.communicate(timeout=120)
+        rest, _ = writer.communicate(timeout=600)
         said[n] = [*said.get(n, []), *rest.splitlines(keepends=True)]
         assert writer.returncode == (-signal.SIGKILL if n in (0, 1) else 0)
     with access.open_log(path) as log:
@@ -185,10 +186,16 @@ def public() -> Iterator[Path]:
 
 def run_apart(work: Callable[[], None]) -> int:
     """Do something in a process of its own, in which all that is needed is imported already."""
-    process = multiprocessing.get_context("fork").Process(target=work)
+
+    def alone() -> None:
+        gc.freeze()  # what other tests left may wait for threads that are not there
+        work()
+
+    process = multiprocessing.get_context("fork").Process(target=alone, daemon=True)
     process.start()
-    process.join(60)
-    return process.exitcode or 0
+    process.join(600)
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -240,5 +247,5 @@ def test_a_writer_waits_for_another(path: Path) -> None:
         time.sleep(0.5)
         assert not adding.done()
         busy.execute("COMMIT")
-        assert adding.result(30).new == 1
+        assert adding.result(600).new == 1
     busy.close()

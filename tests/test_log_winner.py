@@ -74,7 +74,8 @@ NUMBERS = count(100)
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(MEASURED, max_size=40))
 def test_the_winner_is_that_of_the_rule(

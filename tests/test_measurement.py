@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import faulty_rule
@@ -90,9 +91,9 @@ def test_what_the_cost_model_sees_is_made_where_it_may_crash(
 
 def test_what_lives_is_used_again(pool: Pool, bench: Bench) -> None:
     measure(pool, bench, "fine")
-    before = {child.pid for child in psutil.Process().children()}
+    before = set(pool.processes)
     measure(pool, bench, "also-fine", "wrong", "raise-in-build")
-    assert {child.pid for child in psutil.Process().children()} == before
+    assert set(pool.processes) == before
 
 
 def test_a_kernel_that_cannot_run_unscheduled_is_refused(pool: Pool, tmp_path: Path) -> None:
@@ -138,8 +139,13 @@ def test_calls_take_copies_of_weights_that_are_in_memory(
 
 
 @pytest.mark.parametrize("fault", ["hang-in-build", "hang"])
-def test_whatever_is_at_work_ends_with_the_time(pool: Pool, bench: Bench, fault: str) -> None:
+def test_whatever_is_at_work_ends_with_the_time(
+    pool: Pool, bench: Bench, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What hangs is ended at once and judged by nobody; what was measured before stays."""
+    alone = 10_000.0  # the limit of the candidate
+    monkeypatch.setattr(pool, "limits", replace(LIMITS, build=alone))
+    monkeypatch.setattr(bench, "limit", alone)
     found: list[Measured] = []
     points = [faulty_rule.point(each, other=1) for each in ("also-fine", fault)]
     start = time.monotonic()
@@ -151,7 +157,8 @@ def test_whatever_is_at_work_ends_with_the_time(pool: Pool, bench: Bench, fault:
             pool.features(bench, points)
     finally:
         pool.end_at(inf)
-    assert time.monotonic() - start < LIMITS.run  # the limit of the candidate alone
+    assert time.monotonic() - start < alone
+    monkeypatch.undo()
     fine = {faulty_rule.FAULTS[each] for each in ("fine", "also-fine")}
     assert {measured.point["fault"] for measured in found} <= fine
     again = measure(pool, bench, "also-fine")  # no answer is left over from before
@@ -161,11 +168,12 @@ def test_whatever_is_at_work_ends_with_the_time(pool: Pool, bench: Bench, fault:
 def test_time_in_which_we_were_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """A laptop that slept, or a stopped job: what it waited for had no time either."""
     with child_of("hybridc.compiler.tuning.candidate") as child:
-        child.send({"do": "begin", "memory": 2**30, "cpus": [0]}, timeout=60.0)
+        child.send({"do": "begin", "memory": 2**30, "cpus": [0]}, timeout=600.0)
         before, now = child.deadline, time.monotonic()
         clock = iter([now, now + 1000.0])
+        told = SimpleNamespace(monotonic=lambda: next(clock))
         with monkeypatch.context() as patched:
-            patched.setattr("hybridc.compiler.processes.child.time.monotonic", lambda: next(clock))
+            patched.setattr("hybridc.compiler.processes.child.time", told)
             patched.setattr("hybridc.compiler.processes.child._readable", lambda *_: [])
             assert first_of([child], 0.5) == []
         assert child.deadline > before + 900.0
@@ -176,7 +184,7 @@ def test_a_dead_child_tells_its_last_words() -> None:
         child_of("hybridc.no_such_module") as child,
         pytest.raises(ChildError, match="No module named"),
     ):
-        child.ask({"do": "begin"}, 60.0)
+        child.ask({"do": "begin"}, 600.0)
 
 
 def test_integers_are_exact_but_for_rounded_bytes() -> None:

@@ -23,6 +23,8 @@ from hybridc.compiler.quantization.operator_times import OperatorTimes
 from hybridc.compiler.quantization.sensitivity import Lowered, Operator
 from hybridc.compiler.runtime.session import InferenceSession
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 DIGITS = Path(__file__).parent.parent / "examples/digits"
 
 

@@ -18,6 +18,8 @@ PLUGINS = Path(__file__).parent.parent / "examples/plugins"
 FILE = PLUGINS / "numpy_products.py"
 GIVEN = ("--plugin", str(FILE))
 
+pytestmark = pytest.mark.usefixtures("known_peaks")
+
 
 @pytest.fixture(scope="module")
 def artifact(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -21,6 +21,8 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ArtifactError, InputError, WrongAnswerError
 from hybridc.compiler.text.units import format_size
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 LIMITS = Contract(
     max_latency="p90<=1h",
     max_memory="1GB",

@@ -278,6 +278,7 @@ def test_without_onnx_runtime_a_line_says_so(monkeypatch: pytest.MonkeyPatch) ->
         hybridc.InferenceSession(artifact)
 
 
+@pytest.mark.usefixtures("known_peaks")
 def test_the_command_line_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = tmp_path / "model.onnx", tmp_path / "model.hyb"
     onnx.save(network("DeformConv"), path)

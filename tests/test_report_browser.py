@@ -123,7 +123,7 @@ def test_a_browser_shows_the_whole_page(width: int, dark: bool, tmp_path: Path) 
         [CHROMIUM, *options, "--dump-dom", (tmp_path / "frame.html").as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     assert not re.findall(r"CONSOLE.*", done.stderr)

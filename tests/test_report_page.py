@@ -193,7 +193,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_verb_writes_a_page(
-    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], known_peaks: None
 ) -> None:
     out = tmp_path / "page.html"
     assert entry.run(["report", str(digits), "-o", str(out)]) == 0
@@ -208,7 +208,7 @@ def test_the_verb_writes_a_page(
 
 
 def test_the_same_is_told_as_data(
-    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], known_peaks: None
 ) -> None:
     out = tmp_path / "page.html"
     assert entry.run(["report", str(digits), "-o", str(out), "--json"]) == 0
@@ -222,7 +222,7 @@ def test_the_same_is_told_as_data(
 
 
 def test_compile_writes_the_page_with_its_steps(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], known_peaks: None
 ) -> None:
     out, made = tmp_path / "page.html", tmp_path / "digits.hyb"
     assert entry.run(["compile", str(DIGITS), "-o", str(made), "--report", str(out)]) == 0
@@ -291,7 +291,7 @@ def test_a_browser_shows_it(width: int, tmp_path: Path) -> None:
         [CHROMIUM, *options, "--dump-dom", path.as_uri()],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     assert done.stdout.count('role="img"') == 4  # three kernels, and the memory

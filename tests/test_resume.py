@@ -26,7 +26,7 @@ from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.compiler.tuning.plan import Tuning
 
-pytestmark = pytest.mark.usefixtures("bf16_alone")
+pytestmark = pytest.mark.usefixtures("bf16_alone", "hasty")
 DIGITS = Path(__file__).parent.parent / "examples/digits"
 LIMITS = Contract("5ms", min_accuracy={"cosine": 0.99})
 

@@ -26,6 +26,8 @@ from hybridc.compiler.orchestration import stages
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 MODEL = Model(
     "m",
     tvm.IRModule({}),

@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from child_runs import PATIENCE
 from onnx_models import relu
 from tvm.support import utils
 
@@ -70,14 +71,14 @@ def test_a_sweep_removes_what_the_killed_left_and_nothing_else(place: Path) -> N
     (remnant / "libraries").mkdir()
     (remnant / "libraries" / "0.so").write_text("code")
     killed.send_signal(signal.SIGKILL)
-    killed.wait(60)
+    killed.wait(PATIENCE)
     (place / "hybridc-mine").mkdir()  # somebody else's, by chance with such a name
     linked = place / "hybridc-linked"
     linked.symlink_to(remnant, target_is_directory=True)
     scratch.sweep()
     assert not remnant.exists()
     assert sorted(place.iterdir()) == sorted([place / "hybridc-mine", linked, used])
-    living.communicate("", timeout=60)
+    living.communicate("", timeout=PATIENCE)
     assert living.returncode == 0
     assert not used.exists()
 
@@ -88,7 +89,7 @@ def test_a_compilation_leaves_nothing_that_no_sweep_knows(
     """Folders of TVM's own have no owner; and who compiles sweeps."""
     killed, remnant = owner(place)
     killed.kill()
-    killed.wait(60)
+    killed.wait(PATIENCE)
     own = Mock(side_effect=AssertionError)
     monkeypatch.setattr(utils, "tempdir", own)
     driver.compile(relu(), verify="off")

@@ -17,7 +17,7 @@ from hybridc.compiler.processes.child import ChildError
 from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.compiler.tuning.plan import Tuning
 
-pytestmark = pytest.mark.usefixtures("bf16_alone")
+pytestmark = pytest.mark.usefixtures("bf16_alone", "hasty")
 LOOSE = Contract(min_accuracy={"cosine": 0.99})
 PARALLEL = Options(contract=LOOSE, steering=Steering("parallel"), threads=1)
 

@@ -61,6 +61,7 @@ def _nested(track: list[dict[str, Any]]) -> None:
         open_ends.append(end)
 
 
+@pytest.mark.usefixtures("known_peaks")
 def test_a_compilation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, made, page = (tmp_path / name for name in ("trace.json", "d.hyb", "page.html"))
     asked = ["--trace", str(out), "--monitor", "--monitor-interval", "20ms", "--report", str(page)]
@@ -127,8 +128,8 @@ def test_what_children_do_stands_on_tracks_of_their_own(tmp_path: Path) -> None:
     child = Child("echo_for_trace", environment, watched.by("runner"))
     with timeline.span("tune", "stage"):
         asked = {"do": "measure", "kernel": str(tmp_path / "1.json"), "point": {"rows": 8}}
-        child.ask(asked, 60.0)
-        child.ask({"do": "fail"}, 60.0)
+        child.ask(asked, 600.0)
+        child.ask({"do": "fail"}, 600.0)
     child.kill()
     events = checked(trace.events(timeline))
     mine = [event for event in events if event["pid"] == child.number]

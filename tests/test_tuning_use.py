@@ -60,7 +60,7 @@ def test_a_compilation_tunes_and_the_next_one_knows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_output, "_PAUSE", 0.0)
-    monkeypatch.setattr(in_model, "_ROUNDS", (2, 6))  # each rests a quarter of a second
+    monkeypatch.setattr(in_model, "_ROUNDS", (2, 4))  # each rests a quarter of a second
     log, out = tmp_path / "log.sqlite", tmp_path / "tiny.hyb"
     first = compiled(tiny_model, out, capsys, "--trials", "3", "--log", str(log))
     with open_log(str(log), readonly=True) as opened:

@@ -21,6 +21,8 @@ from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.orchestration.judging import in_doubt, noise
 from hybridc.compiler.runtime.session import InferenceSession
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
 # A CPU that multiplies in bf16.
 WIDE = '{"kind": "llvm", "mcpu": "cooperlake"}'

@@ -22,6 +22,8 @@ from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.errors import ContractError, InputError
 from hybridc.compiler.orchestration.time_budget import OutOfTimeError
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 
 def spread(runner: Any) -> float:
     """What a fixed image's outputs spread over; named outputs are the same as all.

@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import onnx
 import pytest
+from child_runs import PATIENCE, ended
 from test_driver import classifier
 
 SCRIPT = """
@@ -73,26 +73,21 @@ def test_only_who_returns_is_done(tmp_path: Path, how: str, code: int | None) ->
     running = begun(tmp_path, SCRIPT, how)
     assert running.stdout is not None
     assert running.stdout.readline() == f"told {code}\n"
-    running.communicate(timeout=60)
+    running.communicate(timeout=PATIENCE)
 
 
 def test_an_interrupt_of_the_process_that_was_called_is_passed_on(tmp_path: Path) -> None:
     running = waiting(tmp_path)
     running.send_signal(signal.SIGINT)
-    assert running.communicate(timeout=60)[0] == "told 130\n"
+    assert running.communicate(timeout=PATIENCE)[0] == "told 130\n"
 
 
 def test_the_command_ends_with_the_process_that_was_called(tmp_path: Path) -> None:
     running = waiting(tmp_path)
     (child,) = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
     running.kill()
-    running.wait(60)
-    state = Path(f"/proc/{child}/stat")
-    for _ in range(100):
-        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
-            return
-        time.sleep(0.05)
-    raise AssertionError("the command goes on alone")
+    running.wait(PATIENCE)
+    assert ended(int(child)), "the command goes on alone"
 
 
 def test_a_function_that_ends_the_process_is_no_success(tmp_path: Path) -> None:
@@ -100,7 +95,7 @@ def test_a_function_that_ends_the_process_is_no_success(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("import os\ndef ends(_):\n    os._exit(0)\n")
     code = "from hybridc.cli.main import main; main()"
     running = begun(tmp_path, code, "compile", "model.onnx", "--validate=own:ends", "-o", "m.hyb")
-    out, err = running.communicate(timeout=300)
+    out, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out) == (2, "")
     assert "hybridc: error: the process was ended from within" in err
     assert not (tmp_path / "m.hyb").exists()

@@ -22,6 +22,8 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import compression
 from hybridc.compiler.target import Target
 
+pytestmark = pytest.mark.usefixtures("hasty")
+
 op: Any = relax.op
 
 TYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}

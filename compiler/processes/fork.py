@@ -6,6 +6,7 @@ locked for ever: this process should have no other thread.
 """
 
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -37,7 +38,7 @@ def answer(function: Callable[[], Json], limits: Limits) -> dict[str, Any]:
     started ends with it.
     """
     readable, writable = os.pipe()
-    number = os.fork()
+    number = forked()
     if number == 0:
         _work(function, writable, limits.memory)
     os.close(writable)
@@ -56,6 +57,17 @@ def answer(function: Callable[[], Json], limits: Limits) -> dict[str, Any]:
         raise ChildError(code, "", timed_out=reply is None)
     document: dict[str, Any] = json.loads(reply)
     return document
+
+
+def forked() -> int:
+    """`os.fork`, where the fork collects no garbage that was there before.
+
+    What ends may wait for a thread of its own, which no fork has, and so for ever.
+    """
+    number = os.fork()
+    if number == 0:
+        gc.freeze()
+    return number
 
 
 class _Fork:

@@ -17,7 +17,7 @@ from hybridc.compiler import dims, errors, settings
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import HybridcError, InputError, ModelError
 from hybridc.compiler.frontends.onnx_graph import model_file
-from hybridc.compiler.processes import rlimits
+from hybridc.compiler.processes import fork, rlimits
 from hybridc.compiler.processes.child import Child, ChildError
 from hybridc.compiler.text.units import format_size
 
@@ -41,7 +41,7 @@ def glance(path: Path) -> None:
 
     del onnx
     readable, writable = os.pipe()
-    child = os.fork()
+    child = fork.forked()
     if child == 0:
         _look(path, writable)
     os.close(writable)

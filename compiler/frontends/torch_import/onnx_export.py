@@ -1,6 +1,7 @@
 """Torch programs as ONNX models, by torch's own exporter."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from hybridc.compiler.errors import ModelError
@@ -19,31 +20,44 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.onnx._internal.exporter import _core
 
     _require_axes(exported)
     narrow = _has_bfloat16(exported)
+    opset = _BFLOAT16_OPSET if narrow else _OPSET
     # Another kernel's results have other strides, for which the views behind it were not traced.
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         program = repairs.repaired(exact_numbers.kept(decompositions.for_onnx(exported)))
         _require_reductions(program)
         _require_numbers(program)
-        onnx_program = torch.onnx.export(
+        onnx_program = _core.export(
             program,
-            dynamo=True,
+            registry=_converters(opset),
             verbose=False,
-            opset_version=_BFLOAT16_OPSET if narrow else _OPSET,
+            opset_version=opset,
             optimize=False,
-            custom_translation_table=translations(),
             input_names=inputs,
             output_names=outputs,
         )
-    if onnx_program is None:
-        raise ModelError("torch.onnx.export gave no model")
     if not narrow:  # folded batch norms leave weights of float32 to bfloat16
         _optimize(onnx_program.model)
     proto = onnx_program.model_proto
     origin.tell_torch(proto)
     return proto
+
+
+@cache
+def _converters(opset: int) -> Any:
+    """Those of torch's exporter and ours.
+
+    `torch.onnx.export` reads their sources each time, which takes longer than a small export.
+    """
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    registry = ONNXRegistry.from_torchlib(opset)
+    for target, function in translations().items():
+        registry.register_op(target, function)
+    return registry
 
 
 def _optimize(model: Any) -> None:
