@@ -1,4 +1,4 @@
-"""How outliers of activations are moved into weights, and how far that helps on unseen samples."""
+"""Move outliers of activations into weights (SmoothQuant), as far as that helps on unseen samples."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from hybridc.compiler.quantization.observers import affine
 from hybridc.compiler.quantization.products import Product
 from hybridc.passes import _rounding
 from hybridc.passes._rounding import Storage
-from hybridc.passes._sites import Site
+from hybridc.passes._stored_tensors import Site
 
 # How far outliers are moved besides: a share of `alpha`, and shares of the rest up to 1.
 _LESS, _MORE = 0.6, (0.0, 0.3, 0.5, 0.7)

@@ -1,4 +1,4 @@
-"""What a group of operators would compute again and again: small results that others broadcast."""
+"""Small values that a fused kernel would compute again for each of many elements."""
 
 from collections.abc import Iterator
 from math import prod

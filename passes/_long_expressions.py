@@ -1,4 +1,4 @@
-"""Values that would stand too often in the expression of a group, each reader having its copy."""
+"""Values whose expressions would grow too long where kernels that read them are fused."""
 
 from collections import Counter
 from typing import Any

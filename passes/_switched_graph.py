@@ -1,4 +1,4 @@
-"""A graph in which each product can be switched to 8 bits by an input, to try it alone."""
+"""A graph in which each product can be switched to 8 bits by an input, to measure its effect."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,0 +1,1 @@
+"""What stages are expected to gain: by analysis, by a tuning log, by earlier compilations."""
