@@ -15,13 +15,13 @@ from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tuning import strategies, tasks
-from hybridc.compiler.tuning.drift import Drift
+from hybridc.compiler.tuning.candidates.drift import Drift
+from hybridc.compiler.tuning.candidates.outcome import Keep, Measured, MeasureError
+from hybridc.compiler.tuning.candidates.processes import DeadlineError
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
-from hybridc.compiler.tuning.plan import Budget
-from hybridc.compiler.tuning.processes import DeadlineError
+from hybridc.compiler.tuning.options import Budget
+from hybridc.compiler.tuning.result import Tuned
 from hybridc.compiler.tuning.tasks import Task
-from hybridc.compiler.tuning.tuned import Tuned
 from hybridc.compiler.tuning.tuner import Tuner
 
 SPACE = 22  # points of the faulty rule

@@ -23,8 +23,8 @@ from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.tuning import algorithms
 from hybridc.compiler.tuning.algorithms import VISITS
-from hybridc.compiler.tuning.outcome import Keep, Measured
-from hybridc.compiler.tuning.plan import Algorithms, Tuning
+from hybridc.compiler.tuning.candidates.outcome import Keep, Measured
+from hybridc.compiler.tuning.options import Algorithms, Tuning
 
 CPU = target.parse("cpu", 2)
 WAYS = {"direct", "Winograd F(2, 3)", "Winograd F(4, 3)"}

@@ -19,13 +19,14 @@ from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.model import Array
 from hybridc.compiler.processes.child import Child, ChildError, first_of
-from hybridc.compiler.tuning import answers
-from hybridc.compiler.tuning.arguments import Arguments
-from hybridc.compiler.tuning.kernel import Bench, Kernel
-from hybridc.compiler.tuning.outcome import Limits, Measured, MeasureError
-from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.processes import DeadlineError
-from hybridc.compiler.tuning.racing import Race
+from hybridc.compiler.tuning.candidates import answers
+from hybridc.compiler.tuning.candidates.arguments import Arguments
+from hybridc.compiler.tuning.candidates.bench import Bench
+from hybridc.compiler.tuning.candidates.outcome import Limits, Measured, MeasureError
+from hybridc.compiler.tuning.candidates.pool import Pool
+from hybridc.compiler.tuning.candidates.processes import DeadlineError
+from hybridc.compiler.tuning.candidates.racing import Race
+from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.schedules.recurrence import Recurrence
 
 QUICK = Race(seconds=0.01, sample=0.0001)
@@ -160,7 +161,7 @@ def test_whatever_is_at_work_ends_with_the_time(pool: Pool, bench: Bench, fault:
 
 def test_time_in_which_we_were_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """A laptop that slept, or a stopped job: what it waited for had no time either."""
-    with child_of("hybridc.compiler.tuning.candidate") as child:
+    with child_of("hybridc.compiler.tuning.candidates.worker") as child:
         child.send({"do": "begin", "memory": 2**30, "cpus": [0]}, timeout=60.0)
         before, now = child.deadline, time.monotonic()
         clock = iter([now, now + 1000.0])

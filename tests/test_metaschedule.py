@@ -19,15 +19,16 @@ from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning import imported, strategies, summary, tasks, versions
+from hybridc.compiler.tuning import imported, strategies, summary, tasks
+from hybridc.compiler.tuning.candidates.outcome import Measured
+from hybridc.compiler.tuning.candidates.pool import Pool
+from hybridc.compiler.tuning.candidates.racing import Race
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.outcome import Measured
-from hybridc.compiler.tuning.plan import Budget
-from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.racing import Race
+from hybridc.compiler.tuning.options import Budget
 from hybridc.compiler.tuning.sketches import SKETCH, sketches
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuner import Tuner
+from hybridc.compiler.tuning.whole_model import versions
 
 pytest.importorskip("xgboost")
 

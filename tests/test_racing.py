@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning import passes, racing
-from hybridc.compiler.tuning.drift import UNSTEADY, Drift
-from hybridc.compiler.tuning.kernel import Bench
-from hybridc.compiler.tuning.outcome import Measured
-from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.processes import DeadlineError
-from hybridc.compiler.tuning.racing import Race, Sample
+from hybridc.compiler.tuning.candidates import racing, repeats
+from hybridc.compiler.tuning.candidates.bench import Bench
+from hybridc.compiler.tuning.candidates.drift import UNSTEADY, Drift
+from hybridc.compiler.tuning.candidates.outcome import Measured
+from hybridc.compiler.tuning.candidates.pool import Pool
+from hybridc.compiler.tuning.candidates.processes import DeadlineError
+from hybridc.compiler.tuning.candidates.racing import Race, Sample
 
 TIMES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=60)
 
@@ -193,8 +193,8 @@ class Timed(Pool):
 def test_a_default_that_was_disturbed_is_measured_again_beside_the_others(
     slow: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hybridc.compiler.tuning.pool._JUST_NOW", 0.0)
-    monkeypatch.setattr("hybridc.compiler.tuning.pool._REST", 0.0)
+    monkeypatch.setattr("hybridc.compiler.tuning.candidates.pool._JUST_NOW", 0.0)
+    monkeypatch.setattr("hybridc.compiler.tuning.candidates.pool._REST", 0.0)
     bench: Any = Bench(cast("Any", None), Path("kernel"), Path("wanted"), 1.0)
     pool, found = Timed(slow), list[Measured]()
     first = pool.set_baseline(bench, {"size": 0})
@@ -212,8 +212,8 @@ def test_a_default_that_was_disturbed_is_told_though_the_others_are_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else what was measured until then would seem faster than it."""
-    monkeypatch.setattr("hybridc.compiler.tuning.pool._JUST_NOW", 0.0)
-    monkeypatch.setattr("hybridc.compiler.tuning.pool._REST", 0.0)
+    monkeypatch.setattr("hybridc.compiler.tuning.candidates.pool._JUST_NOW", 0.0)
+    monkeypatch.setattr("hybridc.compiler.tuning.candidates.pool._REST", 0.0)
 
     class Interrupted(Timed):
         def _time(self, bench: Bench, point: Point, *rest: Any, **named: Any) -> Measured:
@@ -247,20 +247,20 @@ def measured(seconds: float, verdict: Verdict = Verdict.OK) -> Measured:
 
 def test_passes_that_disagree_count_by_the_faster() -> None:
     """A machine that is disturbed adds time; nothing takes any off."""
-    found = passes.combined([measured(2.0), measured(1.0), measured(1.01)])
+    found = repeats.combined([measured(2.0), measured(1.0), measured(1.01)])
     assert found.seconds == (1.0,) * 3 + (1.01,) * 3
-    assert not passes.agreed([measured(2.0), measured(1.0)])
-    assert passes.agreed([measured(2.0), measured(1.0), measured(1.02)])
-    assert passes.agreed([measured(float(i + 1)) for i in range(passes.MOST)])
+    assert not repeats.agreed([measured(2.0), measured(1.0)])
+    assert repeats.agreed([measured(2.0), measured(1.0), measured(1.02)])
+    assert repeats.agreed([measured(float(i + 1)) for i in range(repeats.MOST)])
 
 
 def test_a_failure_in_any_pass_is_the_result() -> None:
-    assert passes.combined([measured(1.0), measured(0.0, Verdict.CRASH)]).verdict is Verdict.CRASH
-    assert passes.out([measured(0.0, Verdict.WRONG)], None)
+    assert repeats.combined([measured(1.0), measured(0.0, Verdict.CRASH)]).verdict is Verdict.CRASH
+    assert repeats.dropped([measured(0.0, Verdict.WRONG)], None)
 
 
 def test_only_what_lost_beyond_doubt_is_out() -> None:
-    assert not passes.out([measured(2.0)], 1.0)
-    assert passes.out([measured(3.0)], 1.0)
-    assert not passes.out([measured(3.0), measured(1.5)], 1.0)
-    assert not passes.out([measured(3.0)], None)
+    assert not repeats.dropped([measured(2.0)], 1.0)
+    assert repeats.dropped([measured(3.0)], 1.0)
+    assert not repeats.dropped([measured(3.0), measured(1.5)], 1.0)
+    assert not repeats.dropped([measured(3.0)], None)

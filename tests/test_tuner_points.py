@@ -17,12 +17,19 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning import defaults, nearby, recording, strategies, summary, tasks
+from hybridc.compiler.tuning import (
+    faulty_defaults,
+    recording,
+    strategies,
+    summary,
+    tasks,
+    warm_start,
+)
+from hybridc.compiler.tuning.candidates.outcome import Measured
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.outcome import Measured
-from hybridc.compiler.tuning.plan import Budget
+from hybridc.compiler.tuning.options import Budget
+from hybridc.compiler.tuning.progress import Update
 from hybridc.compiler.tuning.tuner import Tuner
-from hybridc.compiler.tuning.update import Update
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +112,7 @@ def test_the_best_points_of_nearby_kernels_come_behind_the_default(
         (task,) = found = made(plugin)
         tuned = Tuner(found, opened, chosen, pool, Budget(4)).run()
         (cold,) = tasks.distinct([(replace(task.kernel, mode="cold"), 1)])
-        hints = nearby.hints(cold, [cold], opened, keys.of_toolchain())
+        hints = warm_start.hints(cold, [cold], opened, keys.of_toolchain())
     assert tuned.measured == 1 + 4
     assert pool.points[:2] == [faulty_rule.point("fine"), liked]
     assert hints == ()  # nothing was measured with cold caches
@@ -115,11 +122,11 @@ def test_kernels_of_one_tuning_start_from_each_others_best(plugin: Path, tmp_pat
     known, fresh = tasks.distinct([(other(plugin, 2048), 1), (faulty_rule.kernel(plugin), 1)])
     known.history = [Trial(faulty_rule.point("fine"), 2.0), Trial(faulty_rule.point("wrong"), 1.0)]
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
-        found = nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain())
+        found = warm_start.hints(fresh, (known, fresh), opened, keys.of_toolchain())
         assert found == (faulty_rule.point("wrong"),)
         known.history.pop()
         # The default is tried anyway.
-        assert nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain()) == ()
+        assert warm_start.hints(fresh, (known, fresh), opened, keys.of_toolchain()) == ()
 
 
 def test_points_that_the_space_has_no_more_are_told_apart(plugin: Path, tmp_path: Path) -> None:
@@ -227,8 +234,8 @@ def test_a_default_that_is_wrong_is_named(plugin: Path, tmp_path: Path, verdict:
     named = "faulty default: add-one by rule faulty at fault=0 other=0"
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
         pool: Any = FakePool(judge=failing)
-        (first,) = defaults.told(tuner(plugin, opened, pool, 0).run(), opened)
-        (second,) = defaults.told(tuner(plugin, opened, pool, 3).run(), opened)
+        (first,) = faulty_defaults.told(tuner(plugin, opened, pool, 0).run(), opened)
+        (second,) = faulty_defaults.told(tuner(plugin, opened, pool, 3).run(), opened)
     assert named in first
     assert "(3 of 8 differ); `hybridc compile` leaves the kernel to another rule" in first
     assert named in second

@@ -24,13 +24,13 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.tuning import on_gpus, tasks
-from hybridc.compiler.tuning.arguments import CandidateError
-from hybridc.compiler.tuning.candidate import Desk
+from hybridc.compiler.tuning.candidates.arguments import CandidateError
+from hybridc.compiler.tuning.candidates.gpu_arguments import GpuArguments, LostGpuError, told
+from hybridc.compiler.tuning.candidates.outcome import Measured
+from hybridc.compiler.tuning.candidates.pool import Pool
+from hybridc.compiler.tuning.candidates.worker import Worker
 from hybridc.compiler.tuning.kernel import Kernel, machine_code
-from hybridc.compiler.tuning.on_gpu import GpuArguments, LostGpuError, told
-from hybridc.compiler.tuning.outcome import Measured
-from hybridc.compiler.tuning.plan import Budget
-from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.options import Budget
 
 HERE = "cuda-matmul"
 
@@ -216,10 +216,10 @@ def test_a_process_for_a_gpu_has_no_limit_on_memory(monkeypatch: pytest.MonkeyPa
     limits: list[Any] = []
     monkeypatch.setattr("resource.setrlimit", lambda *given: limits.append(given))
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
-    desk = Desk()
-    desk.begin(0, [0])
+    worker = Worker()
+    worker.begin(0, [0])
     assert len(limits) == 1  # that of core dumps
-    desk.begin(2**30, [0])
+    worker.begin(2**30, [0])
     assert len(limits) == 3
 
 

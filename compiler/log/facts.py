@@ -1,4 +1,4 @@
-"""What a target's description says, as people read it: with units, octaves as what they stand for.
+"""Values of a target's description as text: with units, and octaves as what they stand for.
 
 Descriptions keep measured facts of a machine rounded to whole octaves (see `keys`), so 32 there is
 some 4.3 GHz.

@@ -19,8 +19,8 @@ from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import digests, resume, side_by_side
 from hybridc.compiler.orchestration.attempt import Outcome, draft, judge
 from hybridc.compiler.orchestration.drafts import Draft
-from hybridc.compiler.orchestration.facts import facts_of
-from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.expected_gains.facts import facts_of
+from hybridc.compiler.orchestration.expected_gains.gains import Facts
 from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.side_by_side import Job
 from hybridc.compiler.quantization import operator_times, sensitivity

@@ -1,12 +1,12 @@
-"""Default points that a tuning found to be wrong: people are told, as compiling would take them."""
+"""Lines for people about default points that a tuning found to be wrong."""
 
 from hybridc.compiler.kernel_record import faulty
 from hybridc.compiler.log.record import broken
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.text.units import format_point
 from hybridc.compiler.tuning import recording
+from hybridc.compiler.tuning.result import Tuned
 from hybridc.compiler.tuning.tasks import Task
-from hybridc.compiler.tuning.tuned import Tuned
 
 
 def told(tuned: Tuned, log: TuningLog) -> list[str]:

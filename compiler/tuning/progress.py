@@ -1,4 +1,4 @@
-"""How a tuning stands, told while it goes on."""
+"""The progress of a tuning, reported after each trial."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""What is measured of a task, as records of the log, and those that the log has."""
+"""Write the measurements of a task into the log as records, and find those that the log has."""
 
 import time
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record, who
 from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.tuning.candidates.outcome import Measured
 from hybridc.compiler.tuning.interrupts import uninterrupted
-from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.tasks import Task
 
 

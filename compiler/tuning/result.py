@@ -1,4 +1,4 @@
-"""What a tuning came to."""
+"""The result of a tuning."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from hybridc.compiler.tuning.tasks import Task
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a tuning came to.
+    """The kernels with their trials, how many were measured, and why it ended.
 
     `measured` are the trials of this call, `failed` those that did not end well, by verdict;
     `disturbed` counts times that were taken while other programs kept the machine busy; `drift` is

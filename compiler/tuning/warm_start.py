@@ -1,4 +1,4 @@
-"""Good points of kernels like one that is to be tuned: where its search starts."""
+"""The best points of similar kernels in the log, as points to start a search with."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,8 +9,8 @@ from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.nearest import of_kind
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.log.winner import Measured
-from hybridc.compiler.tuning import features
-from hybridc.compiler.tuning.features import Similar
+from hybridc.compiler.tuning.prediction import features
+from hybridc.compiler.tuning.prediction.features import Similar
 from hybridc.compiler.tuning.tasks import Task
 
 # Kernels of the log that are asked for their best, and hints that a search is given.

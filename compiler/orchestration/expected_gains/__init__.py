@@ -1,1 +1,1 @@
-"""What stages are expected to gain: by analysis, by a tuning log, by earlier compilations."""
+"""What stages are expected to gain: by analysis, a tuning log, and earlier compilations."""

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybridc.compiler.orchestration.gains import Facts, Gain, Predictor
+from hybridc.compiler.orchestration.expected_gains.gains import Facts, Gain, Predictor
+from hybridc.compiler.orchestration.expected_gains.history import Past
 from hybridc.compiler.orchestration.stages import Stage
 
 _MOST = 300  # rows; the matrix of these is solved in milliseconds
@@ -14,19 +15,7 @@ _LENGTH = 2.0  # in features: models within a factor of e² in size are alike
 
 
 @dataclass(frozen=True)
-class Past:
-    """What a stage gained once: `expected` by analysis, and `gained` when it was measured."""
-
-    stage: str
-    machine: str
-    features: tuple[float, ...]
-    expected: float
-    gained: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Experienced:
+class Corrected:
     """A predictor corrected by what was gained before.
 
     What the prior was off by is a Gaussian process over the features of models, whose prior

@@ -4,9 +4,9 @@ from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.configuration.plans import Plan
 from hybridc.compiler.hardware import host, roofline
 from hybridc.compiler.measurement import profile
-from hybridc.compiler.orchestration import learnt_gains
 from hybridc.compiler.orchestration.attempt import Outcome
-from hybridc.compiler.orchestration.gains import Facts, Gain
+from hybridc.compiler.orchestration.expected_gains import from_log
+from hybridc.compiler.orchestration.expected_gains.gains import Facts, Gain
 from hybridc.compiler.quantization import operator_times
 from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.compiler.target import Target
@@ -23,7 +23,7 @@ def facts_of(found: Outcome, trial: Trial, plan: Plan) -> Facts:
     missed = records.get("misses", 0)
     latency = found.measured.latency
     held = sum(array.nbytes for array in found.artifact.stored().values())
-    learnt = learnt_gains.by_log(made, target, options.log) if options.tuning else None
+    learnt = from_log.by_log(made, target, options.log) if options.tuning else None
     kernels: dict[int, float] = {}
     if options.steering.depth >= 3:
         session = InferenceSession(found.artifact, target.threads)

@@ -8,7 +8,7 @@ from hybridc.compiler.anatomy.work import Operator
 from hybridc.compiler.errors import LogError
 from hybridc.compiler.log import access
 from hybridc.compiler.log.record import Record, Verdict
-from hybridc.compiler.orchestration.gains import Gain
+from hybridc.compiler.orchestration.expected_gains.gains import Gain
 from hybridc.compiler.target import Target
 
 _FEW = 3  # kernels in a log, from which on their gains say something of others

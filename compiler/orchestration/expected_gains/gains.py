@@ -2,7 +2,7 @@
 
 A gain is the natural logarithm of a speed-up, with a standard deviation, so that gains of stages on
 top of each other add up.  Expectations come from rooflines of the model's operators and from the
-tuning log; what compilations on this machine gained corrects them (see `experience`).
+tuning log; what compilations on this machine gained corrects them (see `corrected`).
 """
 
 import math

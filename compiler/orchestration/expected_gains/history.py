@@ -7,15 +7,27 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import settings
-from hybridc.compiler.orchestration.experienced import Past
 
 VERSION = 2
 _READ = 2**20  # bytes from the end: some thousand stages
 _FEATURES = 4
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a stage gained once: `expected` by analysis, and `gained` when it was measured."""
+
+    stage: str
+    machine: str
+    features: tuple[float, ...]
+    expected: float
+    gained: float
+    seconds: float
 
 
 def path() -> Path:

@@ -11,9 +11,9 @@ import numpy as np
 
 from hybridc.compiler.model import Array
 from hybridc.compiler.runtime import tensors
-from hybridc.compiler.tuning import answers
+from hybridc.compiler.tuning.candidates import answers
+from hybridc.compiler.tuning.candidates.racing import Sample, Take
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.racing import Sample, Take
 
 Run = Callable[[], object]
 

@@ -1,4 +1,4 @@
-"""A kernel that a pool has made ready: what its candidates are compared with, in answers and in time."""
+"""A kernel ready to be measured: what its candidates' answers and times are compared with."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A machine's pace changes while it is measured; a kernel that stays the same shows by how much.
+"""Correct times for the machine's changing pace, which a kernel that stays the same shows.
 
 The clock falls as the chip warms up, and other guests come and go.  The baseline is measured now
 and then, and the times between are set against its reference, so that points measured an hour

@@ -18,9 +18,9 @@ from hybridc.compiler.cuda.driver import NoGpuError
 from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.runtime.tensors import to_tensor
-from hybridc.compiler.tuning.arguments import Arguments, CandidateError, Run
+from hybridc.compiler.tuning.candidates.arguments import Arguments, CandidateError, Run
+from hybridc.compiler.tuning.candidates.racing import Sample, Take
 from hybridc.compiler.tuning.kernel import Kernel, machine_code
-from hybridc.compiler.tuning.racing import Sample, Take
 
 _TIMES = 2  # of the L2 cache, which is written to empty it
 

@@ -1,4 +1,4 @@
-"""What may come of a candidate, and what it may take meanwhile."""
+"""The result of a candidate, and the limits on the time and memory that it may take."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

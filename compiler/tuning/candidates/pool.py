@@ -23,14 +23,15 @@ from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.processes.child import Child, ChildError, Json, first_of
-from hybridc.compiler.tuning import outcome, passes
-from hybridc.compiler.tuning.drift import Drift
-from hybridc.compiler.tuning.features import Matrix
-from hybridc.compiler.tuning.kernel import Bench, Kernel
-from hybridc.compiler.tuning.outcome import Keep, Limits, Measured, MeasureError
-from hybridc.compiler.tuning.processes import DeadlineError, Processes
-from hybridc.compiler.tuning.racing import Race
-from hybridc.compiler.tuning.watched import Watched
+from hybridc.compiler.tuning.candidates import outcome, repeats
+from hybridc.compiler.tuning.candidates.bench import Bench
+from hybridc.compiler.tuning.candidates.drift import Drift
+from hybridc.compiler.tuning.candidates.outcome import Keep, Limits, Measured, MeasureError
+from hybridc.compiler.tuning.candidates.processes import DeadlineError, Processes
+from hybridc.compiler.tuning.candidates.racing import Race
+from hybridc.compiler.tuning.candidates.spans import Spans
+from hybridc.compiler.tuning.kernel import Kernel
+from hybridc.compiler.tuning.prediction.features import Matrix
 
 _SEGMENT = 4  # candidates between two readings of the baseline
 _JUST_NOW = 0.05  # seconds in which the pace does not change
@@ -60,12 +61,12 @@ class Pool:
         self._workers = workers or max(1, min(8, len(spare) or host.cores()))
         self._overlap = len(spare) >= self._workers
         self._numbers = count()
-        watched = self._watched = Watched(timeline or Timeline())
+        spans = self._spans = Spans(timeline or Timeline())
         scratch.prepare()
         self._folder = scratch.Folder("tune")
         self._path = Path(self._folder.name)
         environment, memory = settings.environment(threads, gpu, self._path), self.limits.memory
-        self._processes = Processes(timing, spare, environment, memory, watched, gpu is not None)
+        self._processes = Processes(timing, spare, environment, memory, spans, gpu is not None)
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +104,7 @@ class Pool:
         number = next(self._numbers)
         file, wanted, library = (self._path / f"{number}.{kind}" for kind in ("json", "npz", "so"))
         kernel.save(file)
-        self._watched.name(file, kernel.name)
+        self._spans.name(file, kernel.name)
         for _, made in self._build(file, [None]):
             if not isinstance(made, Path):
                 raise MeasureError(f"{kernel.name} cannot be built unscheduled: {made.detail}")
@@ -127,12 +128,12 @@ class Pool:
             return made
         taken = [self._time(bench, point, made, None)]
         with suppress(DeadlineError):  # what was measured until then is kept
-            while taken[-1].verdict is Verdict.OK and not passes.agreed(taken):
+            while taken[-1].verdict is Verdict.OK and not repeats.agreed(taken):
                 time.sleep(_REST)
                 taken.append(self._time(bench, point, made, None))
         if taken[-1].verdict is not Verdict.OK:
             return taken[-1]
-        result = passes.combined(taken)
+        result = repeats.combined(taken)
         bench.baseline, bench.point, bench.drift = made, point, Drift(seconds)
         bench.drift.read(time.monotonic(), result.seconds)
         return result
@@ -176,7 +177,7 @@ class Pool:
                 self._segment(bench, waiting, incumbent, keep)
         finally:  # else what was measured so far would seem faster than the baseline
             if bench.lowered:
-                keep(replace(passes.combined(bench.looks), point=bench.point))
+                keep(replace(repeats.combined(bench.looks), point=bench.point))
 
     def _segment(
         self, bench: Bench, built: Sequence[tuple[Point, Path]], incumbent: float | None, keep: Keep
@@ -195,21 +196,21 @@ class Pool:
             timed.clear()
 
         try:
-            for _ in range(passes.MOST):
+            for _ in range(repeats.MOST):
                 self._look(bench)
                 for point, library in built:
-                    if not passes.out(taken[library], incumbent):
+                    if not repeats.dropped(taken[library], incumbent):
                         result = self._time(bench, point, library, incumbent)
                         timed[library] = time.monotonic(), result
                 self._look(bench)
                 sort()
                 good += bench.drift.steady
-                if good == passes.ENOUGH:
+                if good == repeats.ENOUGH:
                     break
         finally:
             sort()  # what an interrupted pass has
             found = {library: taken[library] or slow[library] for _, library in built}
-            passes.deliver(built, found, keep)
+            repeats.deliver(built, found, keep)
 
     def _look(self, bench: Bench) -> None:
         """Read the pace, unless that was done just now."""

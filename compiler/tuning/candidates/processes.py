@@ -7,11 +7,11 @@ from typing import Any
 
 from hybridc.compiler.hardware import host
 from hybridc.compiler.processes.child import Child, ChildError, Json
-from hybridc.compiler.tuning import outcome
-from hybridc.compiler.tuning.outcome import Measured, MeasureError
-from hybridc.compiler.tuning.watched import Watched
+from hybridc.compiler.tuning.candidates import outcome
+from hybridc.compiler.tuning.candidates.outcome import Measured, MeasureError
+from hybridc.compiler.tuning.candidates.spans import Spans
 
-_MODULE = "hybridc.compiler.tuning.candidate"
+_MODULE = "hybridc.compiler.tuning.candidates.worker"
 _START = 120.0  # seconds in which a process imports TVM, on a busy machine
 
 
@@ -31,14 +31,14 @@ class Processes:
         spare: Sequence[int],
         environment: Mapping[str, str],
         memory: int,
-        watched: Watched,
+        spans: Spans,
         on_gpu: bool = False,
     ) -> None:
         self.builders: list[Child] = []
         self.until = inf
         self._runner: Child | None = None
         self._cpus = {"runner": timing, "builder": spare}
-        self._environment, self._memory, self._watched = environment, memory, watched
+        self._environment, self._memory, self._spans = environment, memory, spans
         self._on_gpu = on_gpu
 
     @property
@@ -124,7 +124,7 @@ class Processes:
             self.builders.remove(child)
 
     def _start(self, role: str, limit: float) -> Child:
-        child = Child(_MODULE, self._environment, self._watched.by(role))
+        child = Child(_MODULE, self._environment, self._spans.by(role))
         cpus = list(self._cpus[role]) or sorted(host.allowed_cpus())
         # A GPU's driver maps all of its memory; what a candidate takes of that has other limits.
         memory = 0 if self._on_gpu and role == "runner" else self._memory

@@ -1,4 +1,4 @@
-"""When enough has been measured: the median is known well enough, or the point has lost."""
+"""When to stop timing: the median is known well enough, or the point has lost."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

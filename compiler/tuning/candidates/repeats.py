@@ -1,4 +1,4 @@
-"""What several passes over the same candidates say together.
+"""Combine the times of a candidate that was measured at several moments.
 
 A guest of a hypervisor may share a physical core with another, or its own two cores may be the two
 threads of one, for a second or so: what is computed meanwhile takes up to twice its time, though
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning.outcome import Keep, Measured
+from hybridc.compiler.tuning.candidates.outcome import Keep, Measured
 
 ENOUGH = 2  # passes at the machine's usual pace
 MOST = 4  # passes at any pace
@@ -21,7 +21,7 @@ _AGREE = 0.03  # medians of one state of the machine lie within this share of ea
 _BEYOND = 2.2
 
 
-def out(taken: Sequence[Measured], incumbent: float | None) -> bool:
+def dropped(taken: Sequence[Measured], incumbent: float | None) -> bool:
     """Whether a candidate has failed, or lost to the incumbent whatever disturbed it."""
     if any(result.verdict is not Verdict.OK for result in taken):
         return True

@@ -1,4 +1,4 @@
-"""What the processes of a pool do, as spans of a timeline."""
+"""Requests to a pool's processes, and their answers, as spans of a timeline."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from hybridc.compiler.processes.child import Child, Heard, Json
 
 
 @dataclass(frozen=True)
-class Watched:
+class Spans:
     """Turns what children are asked and answer into spans; `kernels` names kernels by file."""
 
     timeline: Timeline

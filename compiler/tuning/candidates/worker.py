@@ -16,13 +16,13 @@ import numpy as np
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.processes import rlimits
 from hybridc.compiler.processes.child import Json, serve
-from hybridc.compiler.tuning.arguments import Arguments
-from hybridc.compiler.tuning.features import Features
+from hybridc.compiler.tuning.candidates.arguments import Arguments
+from hybridc.compiler.tuning.candidates.racing import Race
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.racing import Race
+from hybridc.compiler.tuning.prediction.features import Features
 
 
-class Desk:
+class Worker:
     """Answers the requests; keeps the kernel that it was asked about last."""
 
     def __init__(self) -> None:
@@ -105,11 +105,12 @@ class Desk:
             if kernel.target.gpu is None:
                 self._arguments = Arguments(kernel)
             else:
-                from hybridc.compiler.tuning.on_gpu import GpuArguments  # needs a driver
+                # It needs a driver.
+                from hybridc.compiler.tuning.candidates.gpu_arguments import GpuArguments
 
                 self._arguments = GpuArguments(kernel)
         return self._arguments
 
 
 if __name__ == "__main__":
-    serve(Desk())
+    serve(Worker())

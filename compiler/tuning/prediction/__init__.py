@@ -1,1 +1,1 @@
-"""What is expected of points before they are measured: features, and models that learn from logs."""
+"""Predictions of what points take: features, analysis, and models that learn from logs."""

@@ -25,7 +25,7 @@ from hybridc.compiler import settings
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.filesystem.files import reason, replacing
 from hybridc.compiler.target import Target
-from hybridc.compiler.tuning.features import COLUMNS, Matrix, without_loops
+from hybridc.compiler.tuning.prediction.features import COLUMNS, Matrix, without_loops
 
 Floats = NDArray[np.float64]
 # The models of the package, made by benchmarks/train_cost_model.py: for CPUs that multiply two

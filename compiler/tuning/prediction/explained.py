@@ -9,7 +9,7 @@ from typing import Any
 
 from hybridc.compiler.text.tables import table
 from hybridc.compiler.text.units import format_point
-from hybridc.compiler.tuning import cost_model
+from hybridc.compiler.tuning.prediction import cost_model
 from hybridc.compiler.tuning.tasks import Task
 
 _LEAST = 3  # pairs of numbers, for a rank correlation to say anything

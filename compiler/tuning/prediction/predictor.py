@@ -10,13 +10,13 @@ import numpy as np
 
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Point, Trial
-from hybridc.compiler.tuning import posterior
-from hybridc.compiler.tuning.features import Features, Key, Matrix
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.posterior import Floats
+from hybridc.compiler.tuning.prediction import posterior
+from hybridc.compiler.tuning.prediction.features import Features, Key, Matrix
+from hybridc.compiler.tuning.prediction.posterior import Floats
 
 if TYPE_CHECKING:
-    from hybridc.compiler.tuning.cost_model import CostModel
+    from hybridc.compiler.tuning.prediction.cost_model import CostModel
 
 Score = Callable[[Sequence[Point]], Sequence[float]]
 Look = Callable[[Sequence[Point]], Matrix | None]
@@ -154,7 +154,7 @@ class Predictor:
     @cached_property
     def _pretrained(self) -> "CostModel | None":
         """The model of the package, if it can be used; the tuning says why where it cannot."""
-        from hybridc.compiler.tuning import cost_model
+        from hybridc.compiler.tuning.prediction import cost_model
 
         try:
             return cost_model.best(self.kernel.target)[0]

@@ -18,9 +18,10 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.filesystem.files import reason
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning import cost_model, tasks
-from hybridc.compiler.tuning.cost_model import CostModel, Group
-from hybridc.compiler.tuning.features import RULES
+from hybridc.compiler.tuning import tasks
+from hybridc.compiler.tuning.prediction import cost_model
+from hybridc.compiler.tuning.prediction.cost_model import CostModel, Group
+from hybridc.compiler.tuning.prediction.features import RULES
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.trials import history
 

@@ -13,10 +13,10 @@ from hybridc.compiler.interfaces import Strategy, Trial
 from hybridc.compiler.log import access
 from hybridc.compiler.log.record import Record
 from hybridc.compiler.text import tables
-from hybridc.compiler.tuning import simulate
-from hybridc.compiler.tuning.cost_model import Floats
-from hybridc.compiler.tuning.plan import Tuning
-from hybridc.compiler.tuning.simulate import Sweep
+from hybridc.compiler.tuning.options import Tuning
+from hybridc.compiler.tuning.prediction.cost_model import Floats
+from hybridc.compiler.tuning.simulation import simulate
+from hybridc.compiler.tuning.simulation.simulate import Sweep
 from hybridc.compiler.tuning.trials import history
 
 # Kernels with fewer points than this tell nothing of strategies.

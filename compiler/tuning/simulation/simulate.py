@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from hybridc.compiler.errors import InputError, first_line
 from hybridc.compiler.filesystem.files import reason, replacing
 from hybridc.compiler.interfaces import Point, SearchTask, Space, Strategy, Trial
-from hybridc.compiler.tuning import posterior
-from hybridc.compiler.tuning.cost_model import Floats, Group
-from hybridc.compiler.tuning.features import COLUMNS, Key, Matrix
+from hybridc.compiler.tuning.prediction import posterior
+from hybridc.compiler.tuning.prediction.cost_model import Floats, Group
+from hybridc.compiler.tuning.prediction.features import COLUMNS, Key, Matrix
 
 # What numpy and zipfile raise where a file is torn, or something else.
 _TORN = (

@@ -24,11 +24,12 @@ from hybridc.compiler.measurement.profile import Watch
 from hybridc.compiler.model import Feed, random_feed
 from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.compiler.text.units import format_durations
-from hybridc.compiler.tuning import recording, versions
+from hybridc.compiler.tuning import recording
 from hybridc.compiler.tuning.claimed import claimed
-from hybridc.compiler.tuning.rounds import CALLS, Origin, middle, ratio
 from hybridc.compiler.tuning.tasks import Choice, Task
-from hybridc.compiler.tuning.versions import Ruled, Version
+from hybridc.compiler.tuning.whole_model import versions
+from hybridc.compiler.tuning.whole_model.rounds import CALLS, Origin, middle, ratio
+from hybridc.compiler.tuning.whole_model.versions import Ruled, Version
 
 _CONTENDERS = 3  # points of a kernel besides its default
 _NEAR = 1.03  # of the default's time alone: what is slower will hardly be faster in the model
