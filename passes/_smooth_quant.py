@@ -1,4 +1,4 @@
-"""Move outliers of activations into weights (SmoothQuant), as far as that helps on unseen samples."""
+"""Move outliers of activations into weights (SmoothQuant), as far as unseen samples gain by it."""
 
 from collections.abc import Mapping
 
