@@ -1,4 +1,4 @@
-"""A process and all that it started: looked for now and then, and read often."""
+"""A process and all its descendants, which are looked for now and then and read often."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from hybridc.compiler.hardware.load import seconds_of
 _LOOK = 1.0  # seconds between two looks for new children: a look reads every process there is
 
 
-class Family:
+class ProcessTree:
     """The tree of one process, this one by default."""
 
     def __init__(
