@@ -22,7 +22,7 @@ from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.monitoring.timeline import Timeline
-from hybridc.compiler.processes.child import Child, ChildError, Json, first_of
+from hybridc.compiler.processes.child import Json
 from hybridc.compiler.tuning.candidates import outcome, repeats
 from hybridc.compiler.tuning.candidates.bench import Bench
 from hybridc.compiler.tuning.candidates.drift import Drift
@@ -147,7 +147,7 @@ class Pool:
             {"do": "features", "kernel": str(bench.file), "points": list(share), "rows": str(rows)}
             for share, rows in zip(shares, files, strict=True)
         ]
-        answers = self._processes.build_all(asked, self.limits.build)
+        answers = dict(self._processes.build(asked, self._workers, self.limits.build)).values()
         if any(isinstance(answer, Measured) or "error" in answer for answer in answers):
             return None
         return np.concatenate([np.load(rows) for rows in files])
@@ -265,37 +265,12 @@ class Pool:
     def _build(
         self, file: Path, points: Sequence[Point | None]
     ) -> Iterator[tuple[Any, Path | Measured]]:
-        """Build points in parallel, each as soon as a process is free; in order of completion."""
-        self._processes.have(self._workers)
-        todo = list(reversed(points))
-        at_work: dict[Child, tuple[Point | None, Path]] = {}
-        try:
-            while todo or at_work:
-                for child in self._processes.builders:
-                    if todo and child not in at_work:
-                        at_work[child] = self._begin(child, file, todo.pop())
-                for child in first_of(list(at_work), 1.0):
-                    answer = self._finished(child, bool(todo))
-                    if answer is not None:
-                        point, library = at_work.pop(child)
-                        yield point, outcome.made(answer, point, library)
-        finally:  # their answers are no longer needed
-            for child in at_work.keys() & set(self._processes.builders):
-                self._processes.forget(child)
-
-    def _begin(self, child: Child, file: Path, point: Point | None) -> tuple[Point | None, Path]:
-        """Let a process build a point; return where its library will be."""
-        library = self._path / f"{next(self._numbers)}.so"
-        request = {"do": "build", "kernel": str(file), "point": point, "library": str(library)}
-        child.send(request, self._processes.allowed(self.limits.build))
-        return point, library
-
-    def _finished(self, child: Child, needed: bool) -> dict[str, Any] | Measured | None:
-        """A builder's answer if it is complete; a builder that died is replaced if `needed`."""
-        try:
-            return child.poll()
-        except ChildError as error:
-            ended = self._processes.gone(child, error)
-            if needed:
-                self._processes.have(len(self._processes.builders) + 1)
-            return ended
+        """Build points in parallel; in order of completion."""
+        libraries = [self._path / f"{next(self._numbers)}.so" for _ in points]
+        requests = [
+            {"do": "build", "kernel": str(file), "point": point, "library": str(library)}
+            for point, library in zip(points, libraries, strict=True)
+        ]
+        answers = self._processes.build(requests, self._workers, self.limits.build)
+        for place, answer in answers:
+            yield points[place], outcome.made(answer, points[place], libraries[place])

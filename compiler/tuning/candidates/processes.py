@@ -1,12 +1,12 @@
 """The processes of a pool: builders, the runner of candidates, and the deadline of them all."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
 from hybridc.compiler.hardware import host
-from hybridc.compiler.processes.child import Child, ChildError, Json
+from hybridc.compiler.processes.child import Child, ChildError, Json, first_of
 from hybridc.compiler.tuning.candidates import outcome
 from hybridc.compiler.tuning.candidates.outcome import Measured, MeasureError
 from hybridc.compiler.tuning.candidates.spans import Spans
@@ -83,24 +83,40 @@ class Processes:
         except ChildError as error:
             return self.gone(child, error)
 
-    def build_all(
-        self, requests: Sequence[Json], seconds: float
-    ) -> list[dict[str, Any] | Measured]:
-        """The answers of as many builders as there are requests, working in parallel."""
-        self.have(len(requests))
-        waiting = self.builders[: len(requests)]
-        limit = self.allowed(seconds)
-        for child, request in zip(waiting, requests, strict=True):
-            child.send(request, limit)
-        answers: list[dict[str, Any] | Measured] = []
+    def build(
+        self, requests: Sequence[Json], workers: int, seconds: float
+    ) -> Iterator[tuple[int, dict[str, Any] | Measured]]:
+        """The places of requests with their answers, in order of completion.
+
+        Each request goes to the first of so many builders that is free, and may take `seconds`.
+        """
+        self.have(workers)
+        todo = list(reversed(range(len(requests))))
+        at_work: dict[Child, int] = {}
         try:
-            while waiting:
-                answers.append(self.answer(waiting[0]))
-                waiting.pop(0)
-        finally:  # nobody waits for their answers any more
-            for child in set(waiting) & set(self.builders):
+            while todo or at_work:
+                for child in self.builders:
+                    if todo and child not in at_work:
+                        place = todo.pop()
+                        child.send(requests[place], self.allowed(seconds))
+                        at_work[child] = place
+                for child in first_of(list(at_work), 1.0):
+                    answer = self._finished(child, bool(todo))
+                    if answer is not None:
+                        yield at_work.pop(child), answer
+        finally:  # their answers are no longer needed
+            for child in at_work.keys() & set(self.builders):
                 self.forget(child)
-        return answers
+
+    def _finished(self, child: Child, needed: bool) -> dict[str, Any] | Measured | None:
+        """A builder's answer if it is complete; a builder that died is replaced if `needed`."""
+        try:
+            return child.poll()
+        except ChildError as error:
+            ended = self.gone(child, error)
+            if needed:
+                self.have(len(self.builders) + 1)
+            return ended
 
     def gone(self, child: Child, error: ChildError) -> Measured:
         """Forget a process that ended, and give the verdict on what it was working on.
