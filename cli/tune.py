@@ -31,7 +31,7 @@ from hybridc.cli._output import emit_json, progress
 if TYPE_CHECKING:
     from hybridc.compiler.configuration.plans import Options
     from hybridc.compiler.tuning.options import Tuning
-    from hybridc.compiler.tuning.session import Outcome
+    from hybridc.compiler.tuning.session import TuningOutcome
 
 
 @click.command()
@@ -135,7 +135,7 @@ def command(
 
 def _tuned(
     models: tuple[Path, ...], options: "Options", shapes: Shapes, how: "Tuning"
-) -> "Outcome":
+) -> "TuningOutcome":
     """Tune, with the monitor and trace that the options ask for."""
     from hybridc.compiler import driver
     from hybridc.compiler.monitoring.observe import observed

@@ -22,7 +22,7 @@ from hybridc.compiler.processes.child import Child, ChildError, first_of
 from hybridc.compiler.tuning.candidates import answers
 from hybridc.compiler.tuning.candidates.arguments import Arguments
 from hybridc.compiler.tuning.candidates.bench import Bench
-from hybridc.compiler.tuning.candidates.outcome import Limits, Measured, MeasureError
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult, Limits, MeasureError
 from hybridc.compiler.tuning.candidates.pool import Pool
 from hybridc.compiler.tuning.candidates.processes import DeadlineError
 from hybridc.compiler.tuning.candidates.racing import Race
@@ -57,8 +57,8 @@ def child_of(module: str) -> Generator[Child]:
         child.kill()
 
 
-def measure(pool: Pool, bench: Bench, *faults: str) -> dict[int, Measured]:
-    found: list[Measured] = []
+def measure(pool: Pool, bench: Bench, *faults: str) -> dict[int, CandidateResult]:
+    found: list[CandidateResult] = []
     points = [faulty_rule.point(fault, other=1) for fault in faults]
     pool.measure(bench, points, None, found.append)
     # A baseline that turns out to have been disturbed is among the results as well.
@@ -141,7 +141,7 @@ def test_calls_take_copies_of_weights_that_are_in_memory(
 @pytest.mark.parametrize("fault", ["hang-in-build", "hang"])
 def test_whatever_is_at_work_ends_with_the_time(pool: Pool, bench: Bench, fault: str) -> None:
     """What hangs is ended at once and judged by nobody; what was measured before stays."""
-    found: list[Measured] = []
+    found: list[CandidateResult] = []
     points = [faulty_rule.point(each, other=1) for each in ("also-fine", fault)]
     start = time.monotonic()
     pool.end_at(start + 1.5)

@@ -25,7 +25,7 @@ from hybridc.compiler.tuning import (
     tasks,
     warm_start,
 )
-from hybridc.compiler.tuning.candidates.outcome import Measured
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.options import Budget
 from hybridc.compiler.tuning.progress import Update
@@ -37,7 +37,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return faulty_rule.written(tmp_path_factory.mktemp("plugins"))
 
 
-def remember(here: Tuner, measured: Sequence[Measured]) -> None:
+def remember(here: Tuner, measured: Sequence[CandidateResult]) -> None:
     """As if it had been measured."""
     (task,) = here.tasks
     records = [recording.record(task, each, 0) for each in measured]
@@ -99,8 +99,8 @@ def test_the_best_points_of_nearby_kernels_come_behind_the_default(
 ) -> None:
     exhaustive(monkeypatch)
 
-    def liking(point: Point) -> Measured:
-        return Measured(point, Verdict.OK, (1e-3 if point == liked else 2e-3,) * 6)
+    def liking(point: Point) -> CandidateResult:
+        return CandidateResult(point, Verdict.OK, (1e-3 if point == liked else 2e-3,) * 6)
 
     liked = faulty_rule.point("also-fine", 1)
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
@@ -178,7 +178,7 @@ def test_a_default_that_the_log_lacks_is_measured_whatever_else_it_knows(
     with open_log(str(path), plugins=(plugin,)) as opened:
         remember(
             tuner(plugin, opened, FakePool()),
-            [Measured(point, Verdict.OK, (1.1e-3,) * 6) for point in known],
+            [CandidateResult(point, Verdict.OK, (1.1e-3,) * 6) for point in known],
         )
         pool = FakePool()
         tuned = tuner(plugin, opened, pool, trials).run()
@@ -192,8 +192,8 @@ def test_a_default_that_was_lucky_once_is_measured_again(plugin: Path, tmp_path:
     """Though it wins, as long as its two times are far apart; then what is faster does."""
     default, faster = faulty_rule.point("fine"), faulty_rule.point("also-fine")
 
-    def timed(point: Point, seconds: float) -> Measured:
-        return Measured(point, Verdict.OK, (seconds,) * 6)
+    def timed(point: Point, seconds: float) -> CandidateResult:
+        return CandidateResult(point, Verdict.OK, (seconds,) * 6)
 
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
         pool = FakePool(judge=lambda point: timed(point, 1e-3 if point == default else 0.8e-3))
@@ -210,9 +210,9 @@ def test_a_default_that_was_lucky_once_is_measured_again(plugin: Path, tmp_path:
 
 
 def test_a_default_that_fails_is_measured_once(plugin: Path, tmp_path: Path) -> None:
-    def failing(point: Point) -> Measured:
+    def failing(point: Point) -> CandidateResult:
         default = point == faulty_rule.point("fine")
-        return Measured(point, Verdict.CRASH, ()) if default else judged(point)
+        return CandidateResult(point, Verdict.CRASH, ()) if default else judged(point)
 
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
         pool = FakePool(judge=failing)
@@ -227,9 +227,9 @@ def test_a_default_that_fails_is_measured_once(plugin: Path, tmp_path: Path) -> 
 def test_a_default_that_is_wrong_is_named(plugin: Path, tmp_path: Path, verdict: Verdict) -> None:
     """In the call that finds it, which can say what differed, and in later ones."""
 
-    def failing(point: Point) -> Measured:
+    def failing(point: Point) -> CandidateResult:
         default = point == faulty_rule.point("fine")
-        return Measured(point, verdict, (), "3 of 8 differ") if default else judged(point)
+        return CandidateResult(point, verdict, (), "3 of 8 differ") if default else judged(point)
 
     named = "faulty default: add-one by rule faulty at fault=0 other=0"
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
@@ -249,10 +249,10 @@ def test_points_that_nobody_checked_are_measured_first_and_in_any_case(
     names = ["hang", "also-fine", "wrong"]  # from fast to slow
     points = [faulty_rule.point(name, 1) for name in names]
 
-    def unchecked(some: Sequence[Point]) -> list[Measured]:
+    def unchecked(some: Sequence[Point]) -> list[CandidateResult]:
         times = [1e-6 * (1 + points.index(dict(point))) for point in some]
         return [
-            Measured(point, Verdict.UNCHECKED, (seconds,))
+            CandidateResult(point, Verdict.UNCHECKED, (seconds,))
             for point, seconds in zip(some, times, strict=True)
         ]
 

@@ -26,7 +26,7 @@ from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.tuning import on_gpus, tasks
 from hybridc.compiler.tuning.candidates.arguments import CandidateError
 from hybridc.compiler.tuning.candidates.gpu_arguments import GpuArguments, LostGpuError, told
-from hybridc.compiler.tuning.candidates.outcome import Measured
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult
 from hybridc.compiler.tuning.candidates.pool import Pool
 from hybridc.compiler.tuning.candidates.worker import Worker
 from hybridc.compiler.tuning.kernel import Kernel, machine_code
@@ -207,7 +207,7 @@ def test_a_process_that_lost_its_gpu_is_replaced(monkeypatch: pytest.MonkeyPatch
     processes._runner = Runner()
     processes.builders = [Runner()]
     found = pool._run({"do": "measure"}, 1.0)
-    assert isinstance(found, Measured)
+    assert isinstance(found, CandidateResult)
     assert found.verdict is Verdict.CRASH
     assert processes._runner is None
 
@@ -290,8 +290,8 @@ def test_a_tuner_finds_points_of_a_gpus_rule(tmp_path: Path) -> None:
     assert task.best.seconds is not None
 
 
-def _judged(point: Any) -> Measured:
-    return Measured(point, Verdict.OK, (1e-3 + 1e-6 * sum(point.values()),) * 6)
+def _judged(point: Any) -> CandidateResult:
+    return CandidateResult(point, Verdict.OK, (1e-3 + 1e-6 * sum(point.values()),) * 6)
 
 
 def _strategy() -> Any:

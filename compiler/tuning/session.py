@@ -41,7 +41,7 @@ _TOO_LITTLE = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TuningOutcome:
     """The result of a tuning; `kernels` are as `summary.kernels` gives them.
 
     `models` are the gains measured in whole models, if they could be run; `notes` say what limited
@@ -75,7 +75,7 @@ def tune(
     how: Tuning,
     timeline: Timeline | None = None,
     algorithms: Algorithms | None = None,
-) -> Outcome:
+) -> TuningOutcome:
     """Tune the kernels of models into the log that the options name.
 
     The time that measuring `algorithms` took, while the models were made, is part of the budget.
@@ -106,7 +106,7 @@ def tune(
         except KeyboardInterrupt:
             tuned = replace(tuned, interrupted=True, reason="interrupted")
         rows = summary.kernels(tuned, opened)
-        return Outcome(tuned, rows, opened.name, tuple(placed), tuple(notes))
+        return TuningOutcome(tuned, rows, opened.name, tuple(placed), tuple(notes))
 
 
 def _timed(inside: InModel, notes: list[str]) -> list[Placed]:

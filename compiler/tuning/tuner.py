@@ -18,7 +18,7 @@ from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tuning import imported, recording, run_off, warm_start
 from hybridc.compiler.tuning import tasks as tuning
 from hybridc.compiler.tuning.candidates.bench import Bench
-from hybridc.compiler.tuning.candidates.outcome import Keep, Measured, MeasureError
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult, Keep, MeasureError
 from hybridc.compiler.tuning.candidates.pool import Pool
 from hybridc.compiler.tuning.candidates.processes import DeadlineError
 from hybridc.compiler.tuning.claimed import LEASE, claimed
@@ -236,10 +236,10 @@ class Tuner:
 
         Each measurement counts as so many `trials`, unless it is of the default.
         """
-        found: list[Measured] = []
+        found: list[CandidateResult] = []
         default = task.default
 
-        def keep(measured: Measured) -> None:
+        def keep(measured: CandidateResult) -> None:
             found.append(measured)
             self._recorder.keep(task, measured)
             self._measured += 0 if default and task.is_default(measured.point) else trials
@@ -275,7 +275,7 @@ class Tuner:
         for task in tasks:
             task.remember(recording.known(task, self.log))
 
-    def _tell(self, task: Task, found: Sequence[Measured], trials: int) -> None:
+    def _tell(self, task: Task, found: Sequence[CandidateResult], trials: int) -> None:
         times = [m.time for m in found if m.time] + ([task.best.seconds] if task.best else [])
         best = min((seconds for seconds in times if seconds), default=None)
         counts = task in self.tasks and trials

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.tuning.candidates.drift import Drift
-from hybridc.compiler.tuning.candidates.outcome import Measured
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult
 from hybridc.compiler.tuning.kernel import Kernel
 
 
@@ -24,5 +24,5 @@ class Bench:
     drift: Drift = field(default_factory=Drift)
     baseline: Path | None = None
     point: Point = field(default_factory=dict[str, int])
-    looks: list[Measured] = field(default_factory=list[Measured])
+    looks: list[CandidateResult] = field(default_factory=list[CandidateResult])
     lowered: bool = False

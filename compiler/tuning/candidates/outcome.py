@@ -38,7 +38,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Measured:
+class CandidateResult:
     """What came of one candidate; `detail` is a clause that tells what went wrong.
 
     `disturbed` where other programs kept our cores busy whenever it was timed.
@@ -56,31 +56,33 @@ class Measured:
         return median(self.seconds) if self.verdict is Verdict.OK else None
 
 
-Keep = Callable[[Measured], None]
+Keep = Callable[[CandidateResult], None]
 
 
-def made(answer: dict[str, Any] | Measured, point: Any, library: Path) -> Path | Measured:
+def made(
+    answer: dict[str, Any] | CandidateResult, point: Any, library: Path
+) -> Path | CandidateResult:
     """The library that was built, or how it failed."""
     if isinstance(answer, dict) and "error" not in answer:
         return library
     if isinstance(answer, dict) and answer["kind"] == "LinkError":
         raise MeasureError(f"a kernel could not be linked: {answer['error']}")
-    found = answer if isinstance(answer, Measured) else failed(answer, Verdict.REFUSED)
+    found = answer if isinstance(answer, CandidateResult) else failed(answer, Verdict.REFUSED)
     library.unlink(missing_ok=True)
-    return Measured(point, found.verdict, (), found.detail)
+    return CandidateResult(point, found.verdict, (), found.detail)
 
 
-def failed(answer: dict[str, Any], verdict: Verdict) -> Measured:
+def failed(answer: dict[str, Any], verdict: Verdict) -> CandidateResult:
     """What an error that a process told says of the candidate."""
     said = answer["error"]
     spent = any(word in said for word in _SPENT)
-    return Measured({}, Verdict.MEMORY if spent else verdict, (), said[:_CLAUSE])
+    return CandidateResult({}, Verdict.MEMORY if spent else verdict, (), said[:_CLAUSE])
 
 
-def ended(error: ChildError) -> Measured:
+def ended(error: ChildError) -> CandidateResult:
     """What a process's end says of the candidate that it was at."""
     if error.timed_out:
-        return Measured({}, Verdict.TIMEOUT, (), "it did not end in time")
+        return CandidateResult({}, Verdict.TIMEOUT, (), "it did not end in time")
     # The system ends with SIGKILL those that take the last of its memory.
     spent = error.code == -SIGKILL or any(word in error.said for word in _SPENT)
-    return Measured({}, Verdict.MEMORY if spent else Verdict.CRASH, (), str(error)[:_CLAUSE])
+    return CandidateResult({}, Verdict.MEMORY if spent else Verdict.CRASH, (), str(error)[:_CLAUSE])

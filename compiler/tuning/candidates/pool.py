@@ -26,7 +26,7 @@ from hybridc.compiler.processes.child import Json
 from hybridc.compiler.tuning.candidates import outcome, repeats
 from hybridc.compiler.tuning.candidates.bench import Bench
 from hybridc.compiler.tuning.candidates.drift import Drift
-from hybridc.compiler.tuning.candidates.outcome import Keep, Limits, Measured, MeasureError
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult, Keep, Limits, MeasureError
 from hybridc.compiler.tuning.candidates.processes import DeadlineError, Processes
 from hybridc.compiler.tuning.candidates.racing import Race
 from hybridc.compiler.tuning.candidates.spans import Spans
@@ -112,19 +112,21 @@ class Pool:
         request = {"do": "reference", "kernel": str(file), "library": str(library)}
         # Unscheduled loops are some hundred times slower than good ones.
         answer = self._run({**request, "wanted": str(wanted)}, 20 * self.limits.run)
-        if isinstance(answer, Measured):
+        if isinstance(answer, CandidateResult):
             raise MeasureError(f"{kernel.name} cannot be run unscheduled: {answer.detail}")
         library.unlink()
         return Bench(kernel, file, wanted, self.limits.run + 4 * answer["seconds"])
 
-    def set_baseline(self, bench: Bench, point: Point, seconds: float | None = None) -> Measured:
+    def set_baseline(
+        self, bench: Bench, point: Point, seconds: float | None = None
+    ) -> CandidateResult:
         """Measure the baseline, which shows the machine's pace; `seconds` is its time in the log.
 
         It is measured until its two fastest times agree, or the time is used up.  If the point
         fails, the kernel has no baseline.
         """
         _, made = next(self._build(bench.file, [point]))
-        if isinstance(made, Measured):
+        if isinstance(made, CandidateResult):
             return made
         taken = [self._time(bench, point, made, None)]
         with suppress(DeadlineError):  # what was measured until then is kept
@@ -148,7 +150,7 @@ class Pool:
             for share, rows in zip(shares, files, strict=True)
         ]
         answers = dict(self._processes.build(asked, self._workers, self.limits.build)).values()
-        if any(isinstance(answer, Measured) or "error" in answer for answer in answers):
+        if any(isinstance(answer, CandidateResult) or "error" in answer for answer in answers):
             return None
         return np.concatenate([np.load(rows) for rows in files])
 
@@ -163,10 +165,10 @@ class Pool:
         """
         bench.looks, bench.lowered = [], False
         waiting: list[tuple[Point, Path]] = []
-        built: Iterable[tuple[Any, Path | Measured]] = self._build(bench.file, points)
+        built: Iterable[tuple[Any, Path | CandidateResult]] = self._build(bench.file, points)
         try:
             for point, made in built if self._overlap else list(built):
-                if isinstance(made, Measured):
+                if isinstance(made, CandidateResult):
                     keep(made)
                     continue
                 waiting.append((point, made))
@@ -183,9 +185,9 @@ class Pool:
         self, bench: Bench, built: Sequence[tuple[Point, Path]], incumbent: float | None, keep: Keep
     ) -> None:
         """Time some candidates in passes, and the baseline before and after each pass."""
-        taken: dict[Path, list[Measured]] = {library: [] for _, library in built}
-        slow: dict[Path, list[Measured]] = {library: [] for _, library in built}
-        timed: dict[Path, tuple[float, Measured]] = {}  # of the pass under way
+        taken: dict[Path, list[CandidateResult]] = {library: [] for _, library in built}
+        slow: dict[Path, list[CandidateResult]] = {library: [] for _, library in built}
+        timed: dict[Path, tuple[float, CandidateResult]] = {}  # of the pass under way
         good = 0
 
         def sort() -> None:
@@ -232,7 +234,7 @@ class Pool:
         library: Path,
         incumbent: float | None,
         race: Race | None = None,
-    ) -> Measured:
+    ) -> CandidateResult:
         known, pace = library == bench.baseline, bench.drift.pace(time.monotonic())
         request = {
             "do": "measure",
@@ -243,18 +245,18 @@ class Pool:
             "incumbent": None if known or incumbent is None else incumbent * pace,
         }
         answer = self._run(request, bench.limit)
-        if isinstance(answer, Measured):
-            return Measured(point, answer.verdict, (), answer.detail)
+        if isinstance(answer, CandidateResult):
+            return CandidateResult(point, answer.verdict, (), answer.detail)
         seconds = tuple(answer.get("seconds", ()))
         verdict, detail = Verdict(answer["verdict"]), answer.get("detail", "")
-        return Measured(point, verdict, seconds, detail, answer.get("disturbed", False))
+        return CandidateResult(point, verdict, seconds, detail, answer.get("disturbed", False))
 
-    def _run(self, request: Json, limit: float) -> dict[str, Any] | Measured:
-        """Ask the runner; a Measured says how it failed."""
+    def _run(self, request: Json, limit: float) -> dict[str, Any] | CandidateResult:
+        """Ask the runner; a CandidateResult says how it failed."""
         runner = self._processes.runner
         runner.send(request, self._processes.allowed(limit))
         answer = self._processes.answer(runner)
-        if isinstance(answer, Measured) or "error" not in answer:
+        if isinstance(answer, CandidateResult) or "error" not in answer:
             return answer
         if answer["kind"] == "LostGpuError":  # its process can run nothing any more
             self._processes.forget(runner)
@@ -264,7 +266,7 @@ class Pool:
 
     def _build(
         self, file: Path, points: Sequence[Point | None]
-    ) -> Iterator[tuple[Any, Path | Measured]]:
+    ) -> Iterator[tuple[Any, Path | CandidateResult]]:
         """Build points in parallel; in order of completion."""
         libraries = [self._path / f"{next(self._numbers)}.so" for _ in points]
         requests = [

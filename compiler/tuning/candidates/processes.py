@@ -8,7 +8,7 @@ from typing import Any
 from hybridc.compiler.hardware import host
 from hybridc.compiler.processes.child import Child, ChildError, Json, first_of
 from hybridc.compiler.tuning.candidates import outcome
-from hybridc.compiler.tuning.candidates.outcome import Measured, MeasureError
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult, MeasureError
 from hybridc.compiler.tuning.candidates.spans import Spans
 
 _MODULE = "hybridc.compiler.tuning.candidates.worker"
@@ -76,7 +76,7 @@ class Processes:
             raise DeadlineError
         return min(seconds, left)
 
-    def answer(self, child: Child) -> dict[str, Any] | Measured:
+    def answer(self, child: Child) -> dict[str, Any] | CandidateResult:
         """A process's answer; if it ended, the verdict on the candidate that it was working on."""
         try:
             return child.receive()
@@ -85,7 +85,7 @@ class Processes:
 
     def build(
         self, requests: Sequence[Json], workers: int, seconds: float
-    ) -> Iterator[tuple[int, dict[str, Any] | Measured]]:
+    ) -> Iterator[tuple[int, dict[str, Any] | CandidateResult]]:
         """The places of requests with their answers, in order of completion.
 
         Each request goes to the first of so many builders that is free, and may take `seconds`.
@@ -108,7 +108,7 @@ class Processes:
             for child in at_work.keys() & set(self.builders):
                 self.forget(child)
 
-    def _finished(self, child: Child, needed: bool) -> dict[str, Any] | Measured | None:
+    def _finished(self, child: Child, needed: bool) -> dict[str, Any] | CandidateResult | None:
         """A builder's answer if it is complete; a builder that died is replaced if `needed`."""
         try:
             return child.poll()
@@ -118,7 +118,7 @@ class Processes:
                 self.have(len(self.builders) + 1)
             return ended
 
-    def gone(self, child: Child, error: ChildError) -> Measured:
+    def gone(self, child: Child, error: ChildError) -> CandidateResult:
         """Forget a process that ended, and give the verdict on what it was working on.
 
         Raises DeadlineError if it was ended because the time is used up.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning.candidates.outcome import Keep, Measured
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult, Keep
 
 ENOUGH = 2  # passes at the machine's usual pace
 MOST = 4  # passes at any pace
@@ -21,7 +21,7 @@ _AGREE = 0.03  # medians of one state of the machine lie within this share of ea
 _BEYOND = 2.2
 
 
-def dropped(taken: Sequence[Measured], incumbent: float | None) -> bool:
+def dropped(taken: Sequence[CandidateResult], incumbent: float | None) -> bool:
     """Whether a candidate has failed, or lost to the incumbent whatever disturbed it."""
     if any(result.verdict is not Verdict.OK for result in taken):
         return True
@@ -29,7 +29,7 @@ def dropped(taken: Sequence[Measured], incumbent: float | None) -> bool:
     return bool(times) and incumbent is not None and min(times) > _BEYOND * incumbent
 
 
-def agreed(taken: Sequence[Measured]) -> bool:
+def agreed(taken: Sequence[CandidateResult]) -> bool:
     """Whether the two fastest times agree, or there were as many passes as there may be."""
     times = sorted(result.time for result in taken if result.time)
     if len(taken) >= MOST:
@@ -37,7 +37,7 @@ def agreed(taken: Sequence[Measured]) -> bool:
     return len(times) >= ENOUGH and times[1] <= (1 + _AGREE) * times[0]
 
 
-def combined(taken: Sequence[Measured]) -> Measured:
+def combined(taken: Sequence[CandidateResult]) -> CandidateResult:
     """One result of all passes: a failure, or the samples of those that agree with the fastest."""
     for result in taken:
         if result.verdict is not Verdict.OK:
@@ -49,7 +49,7 @@ def combined(taken: Sequence[Measured]) -> Measured:
 
 
 def deliver(
-    built: Sequence[tuple[Point, Path]], found: Mapping[Path, Sequence[Measured]], keep: Keep
+    built: Sequence[tuple[Point, Path]], found: Mapping[Path, Sequence[CandidateResult]], keep: Keep
 ) -> None:
     """Keep what was found of each candidate, and remove its library."""
     for point, library in built:
