@@ -35,7 +35,6 @@ from hybridc.compiler.monitoring.observe import observed
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.orchestration import advice, cascade, resume
 from hybridc.compiler.orchestration.attempt import Outcome
-from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.orchestration.cascade import Cascaded
 from hybridc.compiler.orchestration.decisions import NO_TIME
 from hybridc.compiler.orchestration.expected_gains import history
@@ -202,17 +201,8 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
     past = history.read() if cascade.several(options) else ()
-    means = Means(
-        shop.attempt,
-        shop.prepare,
-        shop.facts,
-        shop.kernels,
-        shop.sensitise,
-        shop.in_turns,
-        shop.retimed,
-    )
     try:
-        found = cascade.run(options, means, clock.time_budget, past)
+        found = cascade.run(options, shop.means(), clock.time_budget, past)
     except KeyboardInterrupt as error:
         raise shop.interrupted(error) from None
     return _finished(found, shop)
