@@ -102,20 +102,20 @@ def test_figures_weigh_by_time_and_curves_are_thinned() -> None:
 
 
 def test_this_machine_is_sampled_and_a_child_is_counted() -> None:
-    tree = ProcessTree(clock=iter(range(1000)).__next__)  # looks for children at every reading
-    processor, memory = Processor(tree), Memory(tree)
+    processes = ProcessTree(clock=iter(range(1000)).__next__)  # looks for children at every reading
+    processor, memory = Processor(processes), Memory(processes)
     before = memory.read(0.0)[0]
     burn = "import time; x = bytearray(80_000_000)\nend = time.process_time() + 0.3\n"
     burn += "while time.process_time() < end: pass\nprint(flush=True); input()"
     command = [sys.executable, "-c", burn]
-    start, used = time.perf_counter(), tree.seconds()
+    start, used = time.perf_counter(), processes.seconds()
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     child: Any
     with subprocess.Popen(command, **pipes) as child:
         assert child.stdout is not None
         child.stdout.readline()
         tree, machine, *cores = processor.read(time.perf_counter() - start)
-        assert tree.seconds() - used >= 0.3
+        assert processes.seconds() - used >= 0.3
         after = memory.read(0.0)[0]
         child.communicate(b"\n")
     assert after is not None
