@@ -164,8 +164,8 @@ def ruled(plugin_file: Path) -> ScheduleRule:
     return plugin.Catalogue("hybridc.schedules", ScheduleRule, (plugin_file,)).create("faulty")
 
 
-def measured(rule: str, point: Point) -> winner.CandidateResult:
-    return winner.CandidateResult(1, 1, rule, point, "", "ok", 1e-3, "[]")
+def measured(rule: str, point: Point) -> winner.Measured:
+    return winner.Measured(1, 1, rule, point, "", "ok", 1e-3, "[]")
 
 
 def test_records_of_tvms_search_that_are_no_points_are_told(tmp_path: Path) -> None:
