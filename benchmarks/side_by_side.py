@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hybridc.compiler.tuning.arguments import Arguments
+from hybridc.compiler.tuning.candidates.arguments import Arguments
 from hybridc.compiler.tuning.kernel import Kernel
 
 Run = Callable[[], object]

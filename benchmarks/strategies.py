@@ -29,9 +29,11 @@ from command_line import count
 from sweep_collection import SWEEPS
 
 from hybridc.compiler.filesystem.files import replacing
-from hybridc.compiler.tuning import cost_model, posterior, simulate, strategies
-from hybridc.compiler.tuning.cost_model import CostModel, Floats
-from hybridc.compiler.tuning.simulate import Sweep
+from hybridc.compiler.tuning import strategies
+from hybridc.compiler.tuning.prediction import cost_model, posterior
+from hybridc.compiler.tuning.prediction.cost_model import CostModel, Floats
+from hybridc.compiler.tuning.simulation import simulate
+from hybridc.compiler.tuning.simulation.simulate import Sweep
 
 # Spaces below this size are searched whole in a round or two: they tell nothing of strategies.
 _FEWEST_POINTS = 40

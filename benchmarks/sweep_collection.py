@@ -17,9 +17,9 @@ from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import keys
 from hybridc.compiler.target import Target
-from hybridc.compiler.tuning import simulate
-from hybridc.compiler.tuning.cost_model import Floats, kendall
-from hybridc.compiler.tuning.features import PLAIN, Features
+from hybridc.compiler.tuning.prediction.cost_model import Floats, kendall
+from hybridc.compiler.tuning.prediction.features import PLAIN, Features
+from hybridc.compiler.tuning.simulation import simulate
 from hybridc.compiler.tuning.strategies import search_task
 
 _FOLDER = Path(__file__).parent / "data"

@@ -19,9 +19,10 @@ import command_line
 import numpy as np
 from sweep_collection import SWEEPS
 
-from hybridc.compiler.tuning import cost_model, simulate
-from hybridc.compiler.tuning.cost_model import CostModel
-from hybridc.compiler.tuning.simulate import Sweep
+from hybridc.compiler.tuning.prediction import cost_model
+from hybridc.compiler.tuning.prediction.cost_model import CostModel
+from hybridc.compiler.tuning.simulation import simulate
+from hybridc.compiler.tuning.simulation.simulate import Sweep
 
 # What each model of the package learns from.
 _OTHERS, _AVX2, _TWO_UNITS = SWEEPS[512, 1.0], SWEEPS[256, 2.0], SWEEPS[512, 2.0]

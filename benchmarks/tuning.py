@@ -33,9 +33,9 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.tuning import session, strategies, tasks
+from hybridc.compiler.tuning.candidates.pool import Pool
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.plan import Algorithms, Budget, Caches, Tuning
-from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.options import Algorithms, Budget, Caches, Tuning
 from hybridc.compiler.tuning.tuner import Tuner
 
 THREADS = 2

@@ -50,7 +50,7 @@ def train(
     from hybridc.compiler.configuration.plans import Options
     from hybridc.compiler.hardware import host
     from hybridc.compiler.log import access
-    from hybridc.compiler.tuning import cost_model, training
+    from hybridc.compiler.tuning.prediction import cost_model, training
 
     host.check_threads(plain["threads"])
     cost_model.require_xgboost()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hybridc.compiler.measurement.bench import Comparison, Contender, Plan
     from hybridc.compiler.measurement.profile import Profile
     from hybridc.compiler.model import TensorSpec
-    from hybridc.compiler.monitoring.observe import Watch
+    from hybridc.compiler.monitoring.observe import Monitoring
 
 OURS = "hybridc"
 
@@ -105,7 +105,7 @@ def command(
     glance([] if compiled else [source])
     count = threads or settings.requested_threads() or host.cores()
     with scratch.Folder() as folder, progress(verbose) as tell:
-        watch = observe.Watch(monitor, monitor_interval, progress=tell)
+        watch = observe.Monitoring(monitor, monitor_interval, progress=tell)
         observe.check(watch)
         path = source if compiled else Path(folder) / f"{source.stem}.hyb"
         artifact = _open(source, path, shapes, count, plugin, tell)
@@ -133,7 +133,7 @@ def _compared(
     inputs: "Sequence[TensorSpec]",
     contenders: "tuple[Sequence[Contender], Mapping[str, str]]",
     plan: "Plan",
-    watch: "Watch",
+    watch: "Monitoring",
 ) -> "Comparison":
     """Time the contenders, with a monitor if one is asked for."""
     from hybridc.compiler.measurement import bench

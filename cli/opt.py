@@ -41,7 +41,7 @@ def command(
 ) -> None:
     """Run a pipeline on IR text.
 
-    SOURCE is a file with a Relax module in TVMScript, or - for stdin.
+    SOURCE is a file with a Relax module in TVMScript (@I.ir_module), or - for stdin.
 
     IR text is code: TVM evaluates the Python expressions in it.  Use only text that you trust.
     """

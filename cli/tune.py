@@ -30,8 +30,8 @@ from hybridc.cli._output import emit_json, progress
 
 if TYPE_CHECKING:
     from hybridc.compiler.configuration.plans import Options
-    from hybridc.compiler.tuning.plan import Tuning
-    from hybridc.compiler.tuning.session import Outcome
+    from hybridc.compiler.tuning.options import Tuning
+    from hybridc.compiler.tuning.session import TuningOutcome
 
 
 @click.command()
@@ -112,7 +112,7 @@ def command(
     if its answer agrees with that of the unscheduled kernel.
     """
     from hybridc.compiler.configuration.plans import Options
-    from hybridc.compiler.tuning.plan import Tuning
+    from hybridc.compiler.tuning.options import Tuning
 
     how = Tuning(trials, budget, strategy, seed, workers, caches)
     if simulate is not None:
@@ -135,11 +135,11 @@ def command(
 
 def _tuned(
     models: tuple[Path, ...], options: "Options", shapes: Shapes, how: "Tuning"
-) -> "Outcome":
+) -> "TuningOutcome":
     """Tune, with the monitor and trace that the options ask for."""
     from hybridc.compiler import driver
     from hybridc.compiler.monitoring.observe import observed
-    from hybridc.compiler.tuning.plan import Algorithms
+    from hybridc.compiler.tuning.options import Algorithms
     from hybridc.compiler.tuning.session import tune
 
     with observed(options) as seen:
@@ -173,7 +173,7 @@ def _simulate(
     quiet: bool,
     verbose: bool,
 ) -> int:
-    from hybridc.compiler.tuning.compare import compare
+    from hybridc.compiler.tuning.simulation.compare import compare
 
     if models:
         raise click.UsageError("--simulate takes no MODEL: it replays what was measured.")

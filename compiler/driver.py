@@ -33,16 +33,16 @@ from hybridc.compiler.model import Array, Model, open_dims
 from hybridc.compiler.monitoring.monitor import INTERVAL
 from hybridc.compiler.monitoring.observe import observed
 from hybridc.compiler.monitoring.timeline import Timeline
-from hybridc.compiler.orchestration import advice, cascade, experience, resume
+from hybridc.compiler.orchestration import advice, cascade, resume
 from hybridc.compiler.orchestration.attempt import Outcome
-from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.orchestration.cascade import Cascaded
 from hybridc.compiler.orchestration.decisions import NO_TIME
+from hybridc.compiler.orchestration.expected_gains import history
 from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget
 from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.runtime.session import InferenceSession
-from hybridc.compiler.tuning.plan import Algorithms, Tuning
+from hybridc.compiler.tuning.options import Algorithms, Tuning
 
 
 def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hybridc compile`
@@ -200,18 +200,9 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     trial = Trial(_noting_nans(model, wanted, data, options), data.feeds, wanted, data)
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
-    past = experience.read() if cascade.several(options) else ()
-    means = Means(
-        shop.attempt,
-        shop.prepare,
-        shop.facts,
-        shop.kernels,
-        shop.sensitise,
-        shop.in_turns,
-        shop.retimed,
-    )
+    past = history.read() if cascade.several(options) else ()
     try:
-        found = cascade.run(options, means, clock.time_budget, past)
+        found = cascade.run(options, shop.means(), clock.time_budget, past)
     except KeyboardInterrupt as error:
         raise shop.interrupted(error) from None
     return _finished(found, shop)
@@ -253,7 +244,7 @@ def _noting_nans(
 def _finished(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
     """The best outcome with its complete report; what was learnt is saved for later."""
     clock, plan, kept = shop.clock, shop.plan, shop.kept
-    notes = [experience.add(found.learnt)]
+    notes = [history.add(found.learnt)]
     if kept is not None:
         notes += kept.notes
         if any(each.verdict == NO_TIME for each in found.decisions):

@@ -161,7 +161,7 @@ class ScheduleRule(Plugin, ABC):
         return None
 
     def figures(self, match: Any, point: Point) -> Mapping[str, float]:
-        """Features of a point for cost models, by their names in `tuning.features.FIGURES`.
+        """Features of a point for cost models, by names in `tuning.prediction.features.FIGURES`.
 
         They are ratios, or logarithms of ratios, so that kernels of all sizes are comparable.
         """

@@ -15,7 +15,7 @@ from hybridc.compiler.kernels.tensor_expressions import kinds_in
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.target import CUDA, Target
-from hybridc.passes._narrow import on_narrow
+from hybridc.passes._narrow_storage import on_narrow
 
 # Queries, keys and values come first.
 _OPERANDS = 3

@@ -12,9 +12,9 @@ from tvm_ffi import structural_map
 from hybridc.compiler.ir.rewrite import Expr, Graph, constant, operator, shape
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization.products import Product
-from hybridc.passes import _rounding, _sites
+from hybridc.passes import _rounding, _stored_tensors
 from hybridc.passes._rounding import Storage
-from hybridc.passes._sites import Site
+from hybridc.passes._stored_tensors import Site
 
 op: Any = relax.op
 
@@ -82,7 +82,7 @@ class QuantizedGraph:
     def _product(self, binding: Any) -> Iterator[Any]:
         product = self.products[binding.var]
         data = self.narrow.get(product.data, product.data)
-        storage = self.stored[_sites.origin(product, self.graph)]
+        storage = self.stored[_stored_tensors.origin(product, self.graph)]
         stored, scale = _rounding.weights(product, storage.factors)
         self.steps[binding.var] = np.float32(storage.scale) * scale
         weight = _dequantized(constant(stored, "int8"), scale, product.channel)
@@ -143,7 +143,7 @@ class QuantizedGraph:
             return
         storage, data, scale = self.stored[var], var, self.stored[var].scale
         integers = self.products.keys() | self.narrow.keys()
-        if storage.factors is not None or _sites.divides(var, self.graph, integers):
+        if storage.factors is not None or _stored_tensors.divides(var, self.graph, integers):
             # One factor for all of it: a division would take longer.
             factors = 1.0 if storage.factors is None else storage.factors.astype(np.float64)
             ratio = constant(np.asarray(1 / (factors * scale)), "float32")

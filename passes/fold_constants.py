@@ -9,7 +9,7 @@ from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.ir.rewrite import Expr, Graph, constant, operator, rewrite, shape
-from hybridc.passes import _known
+from hybridc.passes import _constant_values
 
 # Their second operand is a weight: kernels, packing and folding all want it known.
 _WEIGHTED = ("matmul", "nn.conv1d", "nn.conv2d", "nn.conv3d")
@@ -38,18 +38,20 @@ class FoldConstants(Pass):
         if operator(value) == "shape_of":
             return relax.ShapeExpr(shape(value.args[0]))
         try:
-            return _known.tensor(_known.computed(value, graph, self.limit), value)
-        except _known.NotConstantError:
+            return _constant_values.tensor(
+                _constant_values.computed(value, graph, self.limit), value
+            )
+        except _constant_values.NotConstantError:
             return _with_constant_weight(value, graph)
 
 
 def _with_constant_weight(value: Expr, graph: Graph) -> Expr | None:
     weight = graph.value(value.args[1]) if operator(value) in _WEIGHTED else None
-    if not operator(weight) or _known.fed(weight, graph):
+    if not operator(weight) or _constant_values.fed(weight, graph):
         return None
     try:
-        known = _known.tensor(_known.computed(weight, graph, inf), weight)
-    except _known.NotConstantError:
+        known = _constant_values.tensor(_constant_values.computed(weight, graph, inf), weight)
+    except _constant_values.NotConstantError:
         return None
     return tvm.ir.Call(value.op, [value.args[0], known], value.attrs, value.ty_args)
 

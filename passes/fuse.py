@@ -22,7 +22,7 @@ from hybridc.compiler.ir.rewrite import (
     updated,
 )
 from hybridc.compiler.kernels.joins import joined_axis
-from hybridc.passes import _grown, _last_views, _repeated
+from hybridc.passes import _last_views, _long_expressions, _recomputed
 
 _NARROW = {"int8", "uint8"}
 # TVM's kinds of operators: each element of the result reads the one in its place up to here, …
@@ -244,7 +244,7 @@ def _stored(module: IRModule, function: Any) -> Any:
     That is what is cast to 8 bits, what would be computed again for each reader's element, and what
     would make a long expression of several.
     """
-    again = _repeated.repeated(module, function) | _grown.grown(module, function)
+    again = _recomputed.repeated(module, function) | _long_expressions.grown(module, function)
     stored = {
         binding.var: relax.Var(binding.var.name, binding.var.ty)
         for binding in bindings_of(function)

@@ -21,7 +21,7 @@ from hybridc.compiler.kernels.attention import attention
 from hybridc.compiler.kernels.attention_form import Attention, Fill, Operand
 from hybridc.compiler.kernels.attention_stages import attention_stages, fits
 from hybridc.compiler.target import Target
-from hybridc.passes import _known
+from hybridc.passes import _constant_values
 
 # What is added to or put in place of scores so that exp makes zeros of them; scores beyond a
 # billion would be needed for anything else.
@@ -119,7 +119,7 @@ def _masked(form: Attention, scores: _Scores, graph: Graph) -> tuple[Attention, 
     if scores.mask is None:
         return form, None
     rows, columns = form.query.extent(2), form.key.extent(3)
-    known = _known.known(scores.mask, graph)
+    known = _constant_values.known(scores.mask, graph)
     met = None if known is None else _met(known, scores.fill)
     diagonal = None if met is None else _diagonal(met, rows, columns)
     if diagonal is None:

@@ -21,7 +21,7 @@ from hybridc.compiler.ir.rewrite import (
 )
 from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.kernels.tensor_expressions import KERNEL, kinds_in
-from hybridc.passes._narrow import on_narrow
+from hybridc.passes._narrow_storage import on_narrow
 
 _NARROW, _WIDE = "bfloat16", "float32"
 

@@ -16,10 +16,10 @@ from hybridc.compiler.quantization.activations import Calibration, Observed
 from hybridc.compiler.quantization.observers import OBSERVERS, affine, minmax
 from hybridc.compiler.quantization.products import Product
 from hybridc.compiler.quantization.sensitivity import Lowered, Operator
-from hybridc.passes import _migration, _rounding, _sites, _switches
+from hybridc.passes import _rounding, _smooth_quant, _stored_tensors, _switched_graph
 from hybridc.passes._quantized_graph import QuantizedGraph
 from hybridc.passes._rounding import Storage
-from hybridc.passes._sites import Site
+from hybridc.passes._stored_tensors import Site
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Sampled:
 
     def place(self, product: Product) -> int:
         """The number of the site that a product reads."""
-        variable = _sites.origin(product, self.graph)
+        variable = _stored_tensors.origin(product, self.graph)
         return next(i for i, site in enumerate(self.sites) if site.variable.same_as(variable))
 
 
@@ -90,8 +90,8 @@ class Quantize(Pass):
         graph = graph_of(function)
         found = products.find(function, graph)
         kept = self._kept(found)
-        sites = _sites.find(function, graph, found, self.residuals)
-        chosen = _sites.active(sites, kept)
+        sites = _stored_tensors.find(function, graph, found, self.residuals)
+        chosen = _stored_tensors.active(sites, kept)
         if not chosen:
             return module
         calibration: Calibration = context.calibration or activations.of_nothing(module)
@@ -141,7 +141,7 @@ class Quantize(Pass):
             return Storage(*affine(*minmax(seen.histogram)))
         if not site.direct or self.alpha == 0:
             return Storage(*affine(*OBSERVERS[self.method](seen.histogram)))
-        return _migration.stored(site, seen, sampled.observed.halves, self.alpha)
+        return _smooth_quant.stored(site, seen, sampled.observed.halves, self.alpha)
 
     def _kept(self, found: Sequence[Product]) -> frozenset[str]:
         names = [product.name for product in found]
@@ -166,7 +166,7 @@ def _lowered(
             macs=p.macs,
             depth=p.weight.shape[1 - p.channel],
             weights=p.weight.size,
-            moved=_switches.moved(p),
+            moved=_switched_graph.moved(p),
             error=ranges.losses[p.name],
             lowered=p.name not in kept,
         )
@@ -174,7 +174,7 @@ def _lowered(
     )
     return Lowered(
         operators,
-        lambda: _switches.switched(module, found, ranges.of, ranges.shifts),
+        lambda: _switched_graph.switched(module, found, ranges.of, ranges.shifts),
         calibration.feeds,
         ranges.effects,
     )

@@ -20,7 +20,7 @@ from tvm import relax
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.ir.rewrite import Expr, Graph, are_known, operator, rewrite, shape
 from hybridc.compiler.target import Target
-from hybridc.passes import _phases
+from hybridc.passes import _transposed_convolutions
 
 # What may be done to each image before they are interleaved as well as to all behind it: functions
 # of one element …
@@ -100,14 +100,14 @@ def _subpixel(value: Expr, target: Target) -> Expr | None:
     sides = [
         (shape(data)[i + 1], size[i], steps[i], padding[i], shape(value)[i + 1]) for i in (0, 1)
     ]
-    apart = [found for side in sides if (found := _phases.axis(*side))]
+    apart = [found for side in sides if (found := _transposed_convolutions.axis(*side))]
     filled = _filled(weight, gaps)
     if (
         len(apart) == 2
         and prod(strides) > 1
-        and _phases.pay(apart, (inputs // groups, outputs), target)
+        and _transposed_convolutions.pay(apart, (inputs // groups, outputs), target)
     ):
-        return _behind(_phases.convolved(value, filled, apart), value, apart)
+        return _behind(_transposed_convolutions.convolved(value, filled, apart), value, apart)
     axes = [_axis(*side) for side in sides]
     convolved = relax.op.nn.conv2d(
         data,
@@ -122,7 +122,7 @@ def _subpixel(value: Expr, target: Target) -> Expr | None:
     return _cropped(_interleaved(convolved, value, axes, groups), axes)
 
 
-def _behind(image: Expr, value: Expr, axes: Sequence[_phases.Axis]) -> Expr:
+def _behind(image: Expr, value: Expr, axes: Sequence[_transposed_convolutions.Axis]) -> Expr:
     """The image without what its last phases have too many."""
     _, height, width, _ = shape(value)
     if (height, width) == tuple(axis.pixels * len(axis.phases) for axis in axes):
@@ -136,11 +136,15 @@ def _ahead(value: Expr, graph: Graph) -> Expr | None:
     if name not in _UNARY | _BINARY:
         return None
     for place, operand in enumerate(value.args[: 2 if name in _BINARY else 1]):
-        rows = _phases.alternating(graph.value(operand), graph) if graph.only_use(operand) else None
+        rows = (
+            _transposed_convolutions.alternating(graph.value(operand), graph)
+            if graph.only_use(operand)
+            else None
+        )
         if rows is None or (name in _BINARY and not _same_for_pixels(value.args[1 - place], value)):
             continue
         parts = [[_on(value, place, image) for image in row] for row in rows]
-        return _phases.interleaved(parts, shape(rows[0][0]))
+        return _transposed_convolutions.interleaved(parts, shape(rows[0][0]))
     return None
 
 

@@ -15,25 +15,25 @@ from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tuning import strategies, tasks
-from hybridc.compiler.tuning.drift import Drift
+from hybridc.compiler.tuning.candidates.drift import Drift
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult, Keep, MeasureError
+from hybridc.compiler.tuning.candidates.processes import DeadlineError
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
-from hybridc.compiler.tuning.plan import Budget
-from hybridc.compiler.tuning.processes import DeadlineError
+from hybridc.compiler.tuning.options import Budget
+from hybridc.compiler.tuning.result import Tuned
 from hybridc.compiler.tuning.tasks import Task
-from hybridc.compiler.tuning.tuned import Tuned
 from hybridc.compiler.tuning.tuner import Tuner
 
 SPACE = 22  # points of the faulty rule
 
 
-def judged(point: Point) -> Measured:
+def judged(point: Point) -> CandidateResult:
     """Some points fail."""
     fault = point["fault"]
     if fault in (2, 7):
-        return Measured(point, Verdict.CRASH, (), "it fell")
+        return CandidateResult(point, Verdict.CRASH, (), "it fell")
     seconds = 1e-3 * (1 + ((fault * 7 + point["other"] * 3) % 11) / 10)
-    return Measured(point, Verdict.OK, (seconds,) * 6)
+    return CandidateResult(point, Verdict.OK, (seconds,) * 6)
 
 
 @dataclass(eq=False)
@@ -47,7 +47,7 @@ class FakePool:
     """Takes the place of a pool of workers, and judges points as `judge` does."""
 
     pause: float = 0.0
-    judge: Callable[[Point], Measured] = judged
+    judge: Callable[[Point], CandidateResult] = judged
     points: list[Point] = field(default_factory=list[Point])
     during: Callable[[int], None] = lambda _: None
     broken: bool = False
@@ -68,7 +68,7 @@ class FakePool:
 
     def set_baseline(
         self, bench: FakeBench, point: Point, seconds: float | None = None
-    ) -> Measured:
+    ) -> CandidateResult:
         del bench
         if seconds is None:
             self.points.append(point)

@@ -12,12 +12,12 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.hardware.roofline import Roofs
 from hybridc.compiler.orchestration import cascade
 from hybridc.compiler.orchestration.candidates import Means
-from hybridc.compiler.orchestration.experienced import Past
-from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.expected_gains.gains import Facts
+from hybridc.compiler.orchestration.expected_gains.history import Past
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.orchestration.time_budget import TimeBudget
 from hybridc.compiler.quantization.sensitivity import Lowered
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.options import Tuning
 
 exactly = Estimate.exactly
 LOOSE = Contract(min_accuracy={"cosine": 0.999})

@@ -23,8 +23,8 @@ from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.tuning import algorithms
 from hybridc.compiler.tuning.algorithms import VISITS
-from hybridc.compiler.tuning.outcome import Keep, Measured
-from hybridc.compiler.tuning.plan import Algorithms, Tuning
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult, Keep
+from hybridc.compiler.tuning.options import Algorithms, Tuning
 
 CPU = target.parse("cpu", 2)
 WAYS = {"direct", "Winograd F(2, 3)", "Winograd F(4, 3)"}
@@ -182,10 +182,10 @@ class TimedPool(FakePool):
 
     def set_baseline(
         self, bench: FakeBench, point: Point, seconds: float | None = None
-    ) -> Measured:
+    ) -> CandidateResult:
         self.points.append(point)
         self.modes.add(bench.kernel.mode)
-        return Measured(point, Verdict.OK, (self._seconds(bench, self.disturbed),) * 5)
+        return CandidateResult(point, Verdict.OK, (self._seconds(bench, self.disturbed),) * 5)
 
     def _seconds(self, bench: FakeBench, disturbed: str | None) -> float:
         if disturbed is not None and bench.kernel.name.endswith(disturbed):
@@ -198,7 +198,7 @@ class TimedPool(FakePool):
         """Again, and nothing disturbs."""
         self.again.append(bench.kernel.name)
         for point in points:
-            keep(Measured(point, Verdict.OK, (self._seconds(bench, None),) * 6))
+            keep(CandidateResult(point, Verdict.OK, (self._seconds(bench, None),) * 6))
 
 
 def test_algorithms_are_measured_before_the_model_is_packed_and_once(

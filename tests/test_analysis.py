@@ -22,8 +22,8 @@ from hybridc.compiler.anatomy.work import Operator
 from hybridc.compiler.hardware.roofline import Roofs
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.orchestration import gains, learnt_gains
-from hybridc.compiler.orchestration.gains import Facts, Gain
+from hybridc.compiler.orchestration.expected_gains import from_log, gains
+from hybridc.compiler.orchestration.expected_gains.gains import Facts, Gain
 from hybridc.compiler.orchestration.stages import Stage
 
 FLOAT = TensorProto.FLOAT
@@ -243,13 +243,13 @@ def test_a_log_teaches_what_tuning_gains(tmp_path: Path) -> None:
                 )
                 log.add([made], [kernel, here, tools])
     alike = [op(1000, 0, 0, 0)] * 4
-    found = learnt_gains.by_log(alike, device, url)
+    found = from_log.by_log(alike, device, url)
     assert isinstance(found, Gain)
     logs = [math.log(gain) for gain in gains]
     assert found.mean == pytest.approx(sum(logs) / 3)
     assert found.sigma == pytest.approx(np.std(logs, ddof=1) * math.sqrt(1 / 4 + 1 / 3))
     assert "3 kernels" in found.source
-    other = learnt_gains.by_log(alike, target.parse("cpu", 2), url)
+    other = from_log.by_log(alike, target.parse("cpu", 2), url)
     assert other == "the tuning log has 0 tuned kernels for this target; 3 are needed"
 
 

@@ -24,7 +24,7 @@ from hybridc.compiler.offload import backend as backends
 from hybridc.compiler.offload.choice import alone
 from hybridc.compiler.offload.subgraph import Subgraph
 from hybridc.compiler.runtime.tensors import empty, to_numpy, to_tensor
-from hybridc.compiler.tuning import answers
+from hybridc.compiler.tuning.candidates import answers
 
 CASES = backend_cases.modules()
 CATALOGUE = backends.backends(plugged.FILES)

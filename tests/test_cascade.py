@@ -20,7 +20,7 @@ from hybridc.compiler.orchestration import advice, cascade, stages
 from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.quantization.sensitivity import Lowered
 from hybridc.compiler.runtime.session import InferenceSession
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.options import Tuning
 
 pytestmark = pytest.mark.usefixtures("hasty")
 

@@ -71,6 +71,15 @@ def test_opt_takes_passes_and_rules_of_the_target(
     assert_error(capsys, "--check runs kernels on this CPU, and cannot run those for nvidia/h100")
 
 
+def test_opt_takes_a_module_with_the_imports_that_python_needs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    imports = "from tvm.script import ir as I\nfrom tvm.script import relax as R, tirx as T\n\n"
+    (tmp_path / "ir.py").write_text(imports + RELU_TWICE)
+    assert entry.run(["opt", "--pipeline", "eliminate-dead-code", str(tmp_path / "ir.py")]) == 0
+    assert "R.nn.relu" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("text", ["garbage", "", "x = 1", "import os", RELU_TWICE[:200]])
 def test_opt_refuses_what_is_no_module(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

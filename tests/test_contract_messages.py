@@ -19,7 +19,7 @@ from hybridc.compiler.orchestration import cascade
 from hybridc.compiler.orchestration.advice import advice
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.text.units import format_rate
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.options import Tuning
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -12,10 +12,10 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.orchestration import cascade, controller
 from hybridc.compiler.orchestration.candidates import Means
-from hybridc.compiler.orchestration.experienced import Past
-from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.expected_gains.gains import Facts
+from hybridc.compiler.orchestration.expected_gains.history import Past
 from hybridc.compiler.orchestration.steering import Steering
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.options import Tuning
 
 pytestmark = pytest.mark.usefixtures("bf16_alone")
 EXACT = Candidate(8)

@@ -16,8 +16,8 @@ from hybridc.compiler.measurement import clock as measurement
 from hybridc.compiler.orchestration import cascade
 from hybridc.compiler.orchestration.bandit import Bandit
 from hybridc.compiler.orchestration.budgeting import Budgeting
-from hybridc.compiler.orchestration.experienced import Past
-from hybridc.compiler.orchestration.gains import Gain
+from hybridc.compiler.orchestration.expected_gains.gains import Gain
+from hybridc.compiler.orchestration.expected_gains.history import Past
 from hybridc.compiler.orchestration.stages import Stage
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget

@@ -12,9 +12,9 @@ from scipy.stats import kendalltau
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.compiler.tuning import cost_model, features
-from hybridc.compiler.tuning.cost_model import CostModel, Group
-from hybridc.compiler.tuning.features import COLUMNS, Features, Similar
+from hybridc.compiler.tuning.prediction import cost_model, features
+from hybridc.compiler.tuning.prediction.cost_model import CostModel, Group
+from hybridc.compiler.tuning.prediction.features import COLUMNS, Features, Similar
 
 pytest.importorskip("xgboost")
 

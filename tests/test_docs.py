@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 GUIDES = [
     *(ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks" / "README.md",
     *sorted((ROOT / "examples").rglob("*.md")),
 ]
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()}

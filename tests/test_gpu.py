@@ -230,7 +230,7 @@ def test_kernels_are_tuned_on_the_device(tmp_path: Path) -> None:
 
 _ASTRAY = """
 from hybridc.compiler.cuda.link import Link
-from hybridc.compiler.tuning.on_gpu import LostGpuError, told
+from hybridc.compiler.tuning.candidates.gpu_arguments import LostGpuError, told
 link = Link(0)
 try:
     with told():

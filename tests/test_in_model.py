@@ -18,12 +18,13 @@ from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import in_model as mode_of
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning import in_model, tasks
-from hybridc.compiler.tuning.in_model import InModel
-from hybridc.compiler.tuning.rounds import Origin, Timed, ratio
+from hybridc.compiler.tuning import tasks
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.trials import history
-from hybridc.compiler.tuning.versions import Version
+from hybridc.compiler.tuning.whole_model import in_model
+from hybridc.compiler.tuning.whole_model.in_model import InModel
+from hybridc.compiler.tuning.whole_model.rounds import Origin, Timed, ratio
+from hybridc.compiler.tuning.whole_model.versions import Version
 
 OPTIONS = Options(threads=1)
 Given = dict[tuple[int, ...], Timed]

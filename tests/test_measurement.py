@@ -20,13 +20,14 @@ from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.model import Array
 from hybridc.compiler.processes.child import Child, ChildError, first_of
-from hybridc.compiler.tuning import answers
-from hybridc.compiler.tuning.arguments import Arguments
-from hybridc.compiler.tuning.kernel import Bench, Kernel
-from hybridc.compiler.tuning.outcome import Limits, Measured, MeasureError
-from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.processes import DeadlineError
-from hybridc.compiler.tuning.racing import Race
+from hybridc.compiler.tuning.candidates import answers
+from hybridc.compiler.tuning.candidates.arguments import Arguments
+from hybridc.compiler.tuning.candidates.bench import Bench
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult, Limits, MeasureError
+from hybridc.compiler.tuning.candidates.pool import Pool
+from hybridc.compiler.tuning.candidates.processes import DeadlineError
+from hybridc.compiler.tuning.candidates.racing import Race
+from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.schedules.recurrence import Recurrence
 
 QUICK = Race(seconds=0.01, sample=0.0001)
@@ -57,8 +58,8 @@ def child_of(module: str) -> Generator[Child]:
         child.kill()
 
 
-def measure(pool: Pool, bench: Bench, *faults: str) -> dict[int, Measured]:
-    found: list[Measured] = []
+def measure(pool: Pool, bench: Bench, *faults: str) -> dict[int, CandidateResult]:
+    found: list[CandidateResult] = []
     points = [faulty_rule.point(fault, other=1) for fault in faults]
     pool.measure(bench, points, None, found.append)
     # A baseline that turns out to have been disturbed is among the results as well.
@@ -146,7 +147,7 @@ def test_whatever_is_at_work_ends_with_the_time(
     alone = 10_000.0  # the limit of the candidate
     monkeypatch.setattr(pool, "limits", replace(LIMITS, build=alone))
     monkeypatch.setattr(bench, "limit", alone)
-    found: list[Measured] = []
+    found: list[CandidateResult] = []
     points = [faulty_rule.point(each, other=1) for each in ("also-fine", fault)]
     start = time.monotonic()
     pool.end_at(start + 1.5)
@@ -167,7 +168,7 @@ def test_whatever_is_at_work_ends_with_the_time(
 
 def test_time_in_which_we_were_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """A laptop that slept, or a stopped job: what it waited for had no time either."""
-    with child_of("hybridc.compiler.tuning.candidate") as child:
+    with child_of("hybridc.compiler.tuning.candidates.worker") as child:
         child.send({"do": "begin", "memory": 2**30, "cpus": [0]}, timeout=600.0)
         before, now = child.deadline, time.monotonic()
         clock = iter([now, now + 1000.0])

@@ -19,15 +19,16 @@ from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning import imported, strategies, summary, tasks, versions
+from hybridc.compiler.tuning import imported, strategies, summary, tasks
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult
+from hybridc.compiler.tuning.candidates.pool import Pool
+from hybridc.compiler.tuning.candidates.racing import Race
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.outcome import Measured
-from hybridc.compiler.tuning.plan import Budget
-from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.racing import Race
+from hybridc.compiler.tuning.options import Budget
 from hybridc.compiler.tuning.sketches import SKETCH, sketches
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuner import Tuner
+from hybridc.compiler.tuning.whole_model import versions
 
 pytest.importorskip("xgboost")
 
@@ -121,7 +122,7 @@ def test_what_a_database_of_tvm_holds_is_tried_first(tmp_path: Path) -> None:
         other = task("prefix sums")
         assert imported.hinted(other, log) == other.search
         assert sum(unchecked.waiting(log).values()) == 3
-        pool: Any = FakePool(judge=lambda point: Measured(point, Verdict.OK, (1e-3,) * 6))
+        pool: Any = FakePool(judge=lambda point: CandidateResult(point, Verdict.OK, (1e-3,) * 6))
         Tuner([task("distances", func)], log, strategy(), pool, Budget(3)).run()
         assert pool.points[:4] == [search.default, *wanted]
         assert not unchecked.waiting(log)
@@ -132,9 +133,9 @@ def test_records_of_tvms_search_compete_with_the_rule_of_a_kernel(tmp_path: Path
     func, plugins = GENERIC["distances"](), (faulty_rule.written(tmp_path),)
     _, wanted = database_of(tmp_path / "tvm", func)
 
-    def judge(point: Point) -> Measured:
+    def judge(point: Point) -> CandidateResult:
         seconds = 1e-3 * (1 + wanted.index(dict(point))) if point in wanted else 2.5e-3
-        return Measured(point, Verdict.OK, (seconds,) * 6)
+        return CandidateResult(point, Verdict.OK, (seconds,) * 6)
 
     pool: Any = FakePool(judge=judge)
     with access.open_log(str(tmp_path / "log.db"), plugins=plugins) as log:

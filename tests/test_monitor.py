@@ -16,12 +16,12 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.monitoring import monitor, observe
 from hybridc.compiler.monitoring.monitor import COST, Monitor
 from hybridc.compiler.monitoring.monitored import Series, show
-from hybridc.compiler.monitors.family import Family
 from hybridc.compiler.monitors.memory import Memory
 from hybridc.compiler.monitors.nvidia import Nvidia
 from hybridc.compiler.monitors.processor import Processor
 from hybridc.compiler.monitors.rapl import Rapl
 from hybridc.compiler.monitors.source import AbsentError, Channel
+from hybridc.compiler.processes.process_tree import ProcessTree
 
 
 class Counting:
@@ -48,7 +48,7 @@ class Counting:
         return {"device": 2.5}
 
 
-def missing(_: Family) -> Counting:
+def missing(_: ProcessTree) -> Counting:
     raise AbsentError("it is not built in")
 
 
@@ -104,21 +104,21 @@ def test_figures_weigh_by_time_and_curves_are_thinned() -> None:
 
 
 def test_this_machine_is_sampled_and_a_child_is_counted() -> None:
-    family = Family(clock=iter(range(1000)).__next__)  # looks for children at every reading
+    processes = ProcessTree(clock=iter(range(1000)).__next__)  # looks for children at every reading
     start = time.perf_counter()
-    processor, memory = Processor(family), Memory(family)
+    processor, memory = Processor(processes), Memory(processes)
     before = memory.read(0.0)[0]
     burn = "import time; x = bytearray(80_000_000)\nend = time.process_time() + 0.3\n"
     burn += "while time.process_time() < end: pass\nprint(flush=True); input()"
     command = [sys.executable, "-c", burn]
-    used = family.seconds()
+    used = processes.seconds()
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     child: Any
     with subprocess.Popen(command, **pipes) as child:
         assert child.stdout is not None
         child.stdout.readline()
         tree, machine, *cores = processor.read(time.perf_counter() - start)
-        assert family.seconds() - used >= 0.3
+        assert processes.seconds() - used >= 0.3
         after = memory.read(0.0)[0]
         child.communicate(b"\n")
     assert after is not None
@@ -200,7 +200,7 @@ def test_an_interval_that_is_none(text: str) -> None:
 
 
 def test_marks_put_passes_together() -> None:
-    with observe.observed(observe.Watch(monitor=True, monitor_interval="10ms")) as seen:
+    with observe.observed(observe.Monitoring(monitor=True, monitor_interval="10ms")) as seen:
         with seen.timeline.span("load", "stage"):
             time.sleep(0.02)
         for name in ("fuse", "schedule"):

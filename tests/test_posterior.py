@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hybridc.compiler.interfaces import Point
-from hybridc.compiler.tuning import posterior
+from hybridc.compiler.tuning.prediction import posterior
 
 SPACE = {"rows": (1, 2, 4, 8, 16), "chunk": (1, 3, 9, 27), "staged": (0, 1)}
 POINTS: list[Point] = [

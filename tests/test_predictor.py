@@ -10,10 +10,10 @@ from kernel_builders import PACKED, constant, floats, op, operator
 
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.interfaces import NotApplicable, Point, Trial
-from hybridc.compiler.tuning import cost_model
-from hybridc.compiler.tuning.features import Features, Matrix
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.predictor import Predictor
+from hybridc.compiler.tuning.prediction import cost_model
+from hybridc.compiler.tuning.prediction.features import Features, Matrix
+from hybridc.compiler.tuning.prediction.predictor import Predictor
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from tvm import relax
 
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import products
-from hybridc.passes import _migration, _rounding
+from hybridc.passes import _rounding, _smooth_quant
 
 DRAW = np.random.default_rng(2)
 
@@ -91,7 +91,7 @@ def test_factors_move_no_product() -> None:
     x[:, 3] = 0
     module = module_of(x.shape, lambda x: relax.op.matmul(x, relax.const(w)))
     (product,) = products.find(module["main"])
-    factors = _migration.factored(np.abs(x).max(0), (product,), 0.5)
+    factors = _smooth_quant.factored(np.abs(x).max(0), (product,), 0.5)
     np.testing.assert_allclose((x / factors) @ (w * factors[:, None]), x @ w, rtol=1e-3, atol=1e-3)
     largest = np.abs(x / factors).max(0)
     assert np.delete(largest, 3).std() < 0.5 * np.delete(np.abs(x).max(0), 3).std()

@@ -11,8 +11,9 @@ from hybridc.compiler.anatomy.work import CONVOLUTION, PRODUCT, Operator
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.hardware import roofline
-from hybridc.compiler.orchestration import gains, prospects, stages
-from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration import prospects, stages
+from hybridc.compiler.orchestration.expected_gains import gains
+from hybridc.compiler.orchestration.expected_gains.gains import Facts
 from hybridc.compiler.orchestration.stages import Stage
 
 FAST = Contract("5ms", min_accuracy={"cosine": 0.9})

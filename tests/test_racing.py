@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning import passes, racing
-from hybridc.compiler.tuning.drift import UNSTEADY, Drift
-from hybridc.compiler.tuning.kernel import Bench
-from hybridc.compiler.tuning.outcome import Measured
-from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.processes import DeadlineError
-from hybridc.compiler.tuning.racing import Race, Sample
+from hybridc.compiler.tuning.candidates import racing, repeats
+from hybridc.compiler.tuning.candidates.bench import Bench
+from hybridc.compiler.tuning.candidates.drift import UNSTEADY, Drift
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult
+from hybridc.compiler.tuning.candidates.pool import Pool
+from hybridc.compiler.tuning.candidates.processes import DeadlineError
+from hybridc.compiler.tuning.candidates.racing import Race, Sample
 
 TIMES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=60)
 
@@ -172,7 +172,9 @@ class Timed(Pool):
         super().__init__(1)
         self.slow, self.seen = slow, 0
 
-    def _build(self, file: Path, points: Sequence[Any]) -> Iterator[tuple[Any, Path | Measured]]:
+    def _build(
+        self, file: Path, points: Sequence[Any]
+    ) -> Iterator[tuple[Any, Path | CandidateResult]]:
         return ((point, Path(str(point["size"]))) for point in points)
 
     def _time(
@@ -182,21 +184,21 @@ class Timed(Pool):
         library: Path,
         incumbent: float | None,
         race: Race | None = None,
-    ) -> Measured:
+    ) -> CandidateResult:
         known = library == bench.baseline or bench.baseline is None
         self.seen += known
         slow = known and self.seen <= self.slow
-        return Measured(point, Verdict.OK, (1.5e-3 if slow else 1e-3,) * 6)
+        return CandidateResult(point, Verdict.OK, (1.5e-3 if slow else 1e-3,) * 6)
 
 
 @pytest.mark.parametrize("slow", [0, 2, 3])
 def test_a_default_that_was_disturbed_is_measured_again_beside_the_others(
     slow: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hybridc.compiler.tuning.pool._JUST_NOW", 0.0)
-    monkeypatch.setattr("hybridc.compiler.tuning.pool._REST", 0.0)
+    monkeypatch.setattr("hybridc.compiler.tuning.candidates.pool._JUST_NOW", 0.0)
+    monkeypatch.setattr("hybridc.compiler.tuning.candidates.pool._REST", 0.0)
     bench: Any = Bench(cast("Any", None), Path("kernel"), Path("wanted"), 1.0)
-    pool, found = Timed(slow), list[Measured]()
+    pool, found = Timed(slow), list[CandidateResult]()
     first = pool.set_baseline(bench, {"size": 0})
     assert first.time == pytest.approx(1.5e-3 if slow else 1e-3)
     pool.measure(bench, [{"size": size} for size in (1, 2, 3)], None, found.append)
@@ -212,17 +214,17 @@ def test_a_default_that_was_disturbed_is_told_though_the_others_are_interrupted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else what was measured until then would seem faster than it."""
-    monkeypatch.setattr("hybridc.compiler.tuning.pool._JUST_NOW", 0.0)
-    monkeypatch.setattr("hybridc.compiler.tuning.pool._REST", 0.0)
+    monkeypatch.setattr("hybridc.compiler.tuning.candidates.pool._JUST_NOW", 0.0)
+    monkeypatch.setattr("hybridc.compiler.tuning.candidates.pool._REST", 0.0)
 
     class Interrupted(Timed):
-        def _time(self, bench: Bench, point: Point, *rest: Any, **named: Any) -> Measured:
+        def _time(self, bench: Bench, point: Point, *rest: Any, **named: Any) -> CandidateResult:
             if point.get("size") == 5:
                 raise KeyboardInterrupt
             return super()._time(bench, point, *rest, **named)
 
     bench: Any = Bench(cast("Any", None), Path("kernel"), Path("wanted"), 1.0)
-    pool, found = Interrupted(2), list[Measured]()
+    pool, found = Interrupted(2), list[CandidateResult]()
     pool.set_baseline(bench, {"size": 0})
     with pytest.raises(KeyboardInterrupt):
         pool.measure(bench, [{"size": size} for size in range(1, 6)], None, found.append)
@@ -231,7 +233,7 @@ def test_a_default_that_was_disturbed_is_told_though_the_others_are_interrupted(
 
 def test_a_baseline_is_kept_though_the_time_ends_before_its_times_agree() -> None:
     class Late(Timed):
-        def _time(self, *given: Any, **named: Any) -> Measured:
+        def _time(self, *given: Any, **named: Any) -> CandidateResult:
             if self.seen:
                 raise DeadlineError
             return super()._time(*given, **named)
@@ -241,26 +243,26 @@ def test_a_baseline_is_kept_though_the_time_ends_before_its_times_agree() -> Non
     assert (found.verdict, found.time) == (Verdict.OK, pytest.approx(1e-3))
 
 
-def measured(seconds: float, verdict: Verdict = Verdict.OK) -> Measured:
-    return Measured({"size": 1}, verdict, (seconds,) * 3 if verdict is Verdict.OK else ())
+def measured(seconds: float, verdict: Verdict = Verdict.OK) -> CandidateResult:
+    return CandidateResult({"size": 1}, verdict, (seconds,) * 3 if verdict is Verdict.OK else ())
 
 
 def test_passes_that_disagree_count_by_the_faster() -> None:
     """A machine that is disturbed adds time; nothing takes any off."""
-    found = passes.combined([measured(2.0), measured(1.0), measured(1.01)])
+    found = repeats.combined([measured(2.0), measured(1.0), measured(1.01)])
     assert found.seconds == (1.0,) * 3 + (1.01,) * 3
-    assert not passes.agreed([measured(2.0), measured(1.0)])
-    assert passes.agreed([measured(2.0), measured(1.0), measured(1.02)])
-    assert passes.agreed([measured(float(i + 1)) for i in range(passes.MOST)])
+    assert not repeats.agreed([measured(2.0), measured(1.0)])
+    assert repeats.agreed([measured(2.0), measured(1.0), measured(1.02)])
+    assert repeats.agreed([measured(float(i + 1)) for i in range(repeats.MOST)])
 
 
 def test_a_failure_in_any_pass_is_the_result() -> None:
-    assert passes.combined([measured(1.0), measured(0.0, Verdict.CRASH)]).verdict is Verdict.CRASH
-    assert passes.out([measured(0.0, Verdict.WRONG)], None)
+    assert repeats.combined([measured(1.0), measured(0.0, Verdict.CRASH)]).verdict is Verdict.CRASH
+    assert repeats.dropped([measured(0.0, Verdict.WRONG)], None)
 
 
 def test_only_what_lost_beyond_doubt_is_out() -> None:
-    assert not passes.out([measured(2.0)], 1.0)
-    assert passes.out([measured(3.0)], 1.0)
-    assert not passes.out([measured(3.0), measured(1.5)], 1.0)
-    assert not passes.out([measured(3.0)], None)
+    assert not repeats.dropped([measured(2.0)], 1.0)
+    assert repeats.dropped([measured(3.0)], 1.0)
+    assert not repeats.dropped([measured(3.0), measured(1.5)], 1.0)
+    assert not repeats.dropped([measured(3.0)], None)

@@ -17,14 +17,15 @@ from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Model
-from hybridc.compiler.orchestration import course, experience, resume, stages
+from hybridc.compiler.orchestration import course, resume, stages
 from hybridc.compiler.orchestration.attempt import Outcome
-from hybridc.compiler.orchestration.experienced import Past
+from hybridc.compiler.orchestration.expected_gains import history
+from hybridc.compiler.orchestration.expected_gains.history import Past
 from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.runtime.session import InferenceSession
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.options import Tuning
 
 pytestmark = pytest.mark.usefixtures("bf16_alone", "hasty")
 DIGITS = Path(__file__).parent.parent / "examples/digits"
@@ -145,7 +146,7 @@ def test_an_interrupted_compilation_goes_on_and_measures_nothing_twice(clock: li
     assert clock == ["fp32", "bf16", "bf16"]
     assert found.artifact.certificate["precision"] == "bf16"
     assert not list((settings.cache_directory() / "stages").glob("*"))  # it is done
-    assert experience.read()[-1].stage == "bf16"
+    assert history.read()[-1].stage == "bf16"
     driver.compile_source(classifier(), Options(contract=LIMITS, steering=Steering(resume=False)))
     assert clock[3:] == ["fp32", "bf16"]
 
@@ -209,11 +210,11 @@ def test_quantised_stages_are_resumed_and_narrowed_from_there(
 
 def test_experience_is_kept_and_torn_lines_are_passed_over() -> None:
     row = Past("bf16", "a machine", (1.0, 2.0, 3.0, 4.0), 0.5, 0.4, 2.0)
-    assert experience.read() == ()
-    assert experience.add([row, row]) == ""
-    with experience.path().open("ab") as stream:
+    assert history.read() == ()
+    assert history.add([row, row]) == ""
+    with history.path().open("ab") as stream:
         stream.write(b'{"version": 2, "stage"\n[]\n{"version": 1}\n\xff\n')
         stream.write(b'{"version": 2, "stage": "x", "machine": "m", "features": [1, 2, 3, 4],')
         stream.write(b' "expected": NaN, "gained": 0, "seconds": 1}\n')
-    experience.add([row])
-    assert experience.read() == (row, row, row)
+    history.add([row])
+    assert history.read() == (row, row, row)

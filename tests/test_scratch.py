@@ -21,7 +21,7 @@ from hybridc.compiler.building import build
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.runtime import loading
-from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.candidates.pool import Pool
 
 OWNER = """
 import sys

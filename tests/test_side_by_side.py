@@ -15,7 +15,7 @@ from hybridc.compiler.orchestration import side_by_side
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.processes.child import ChildError
 from hybridc.compiler.runtime.session import InferenceSession
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.options import Tuning
 
 pytestmark = pytest.mark.usefixtures("bf16_alone", "hasty")
 LOOSE = Contract(min_accuracy={"cosine": 0.99})

@@ -16,9 +16,11 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Trial
 from hybridc.compiler.log import access
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning import cost_model, simulate, strategies
-from hybridc.compiler.tuning.features import COLUMNS
-from hybridc.compiler.tuning.simulate import Sweep
+from hybridc.compiler.tuning import strategies
+from hybridc.compiler.tuning.prediction import cost_model
+from hybridc.compiler.tuning.prediction.features import COLUMNS
+from hybridc.compiler.tuning.simulation import simulate
+from hybridc.compiler.tuning.simulation.simulate import Sweep
 
 SPACE = {"rows": (1, 2, 4, 8), "vectors": (1, 2, 3, 4), "chunk": (1, 7, 14)}
 

@@ -19,7 +19,7 @@ from hybridc.compiler.errors import ModelError
 from hybridc.compiler.monitoring import trace
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.processes.child import Child
-from hybridc.compiler.tuning.watched import Watched
+from hybridc.compiler.tuning.candidates.spans import Spans
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
 _ROUNDING = 1e-3  # microseconds: a nanosecond
@@ -121,11 +121,11 @@ def test_what_children_do_stands_on_tracks_of_their_own(tmp_path: Path) -> None:
         "serve(answer)\n"
     )
     timeline = Timeline()
-    watched = Watched(timeline)
-    watched.name(tmp_path / "1.json", "conv2d")
+    spans = Spans(timeline)
+    spans.name(tmp_path / "1.json", "conv2d")
     environment = process_settings.environment(1)
     environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
-    child = Child("echo_for_trace", environment, watched.by("runner"))
+    child = Child("echo_for_trace", environment, spans.by("runner"))
     with timeline.span("tune", "stage"):
         asked = {"do": "measure", "kernel": str(tmp_path / "1.json"), "point": {"rows": 8}}
         child.ask(asked, 600.0)

@@ -17,8 +17,9 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.interfaces import Point, Trial
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.record import Record, Verdict
-from hybridc.compiler.tuning import cost_model, explained, tasks, training
-from hybridc.compiler.tuning.cost_model import CostModel, Group
+from hybridc.compiler.tuning import tasks
+from hybridc.compiler.tuning.prediction import cost_model, explained, training
+from hybridc.compiler.tuning.prediction.cost_model import CostModel, Group
 from hybridc.compiler.tuning.tasks import Task
 
 pytest.importorskip("xgboost")

@@ -25,12 +25,13 @@ from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.lookup import Hit
-from hybridc.compiler.tuning import in_model, recording, run_off, strategies
-from hybridc.compiler.tuning.outcome import Keep, Measured
-from hybridc.compiler.tuning.plan import Budget
+from hybridc.compiler.tuning import recording, run_off, strategies
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult, Keep
+from hybridc.compiler.tuning.options import Budget
+from hybridc.compiler.tuning.result import Tuned
 from hybridc.compiler.tuning.tasks import Task
-from hybridc.compiler.tuning.tuned import Tuned
 from hybridc.compiler.tuning.tuner import Tuner
+from hybridc.compiler.tuning.whole_model import in_model
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +256,7 @@ class LuckyPool(FakePool):
     def measure(
         self, bench: FakeBench, points: Sequence[Point], incumbent: float | None, keep: Keep
     ) -> None:
-        def luckily(measured: Measured) -> None:
+        def luckily(measured: CandidateResult) -> None:
             lucky = self.points.count(measured.point) == 1
             shorter = tuple(seconds * (0.6 if lucky else 1.0) for seconds in measured.seconds)
             keep(replace(measured, seconds=shorter + shorter * (not lucky)))

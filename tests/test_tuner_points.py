@@ -17,12 +17,19 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning import defaults, nearby, recording, strategies, summary, tasks
+from hybridc.compiler.tuning import (
+    faulty_defaults,
+    recording,
+    strategies,
+    summary,
+    tasks,
+    warm_start,
+)
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.outcome import Measured
-from hybridc.compiler.tuning.plan import Budget
+from hybridc.compiler.tuning.options import Budget
+from hybridc.compiler.tuning.progress import Update
 from hybridc.compiler.tuning.tuner import Tuner
-from hybridc.compiler.tuning.update import Update
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,7 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return faulty_rule.written(tmp_path_factory.mktemp("plugins"))
 
 
-def remember(here: Tuner, measured: Sequence[Measured]) -> None:
+def remember(here: Tuner, measured: Sequence[CandidateResult]) -> None:
     """As if it had been measured."""
     (task,) = here.tasks
     records = [recording.record(task, each, 0) for each in measured]
@@ -92,8 +99,8 @@ def test_the_best_points_of_nearby_kernels_come_behind_the_default(
 ) -> None:
     exhaustive(monkeypatch)
 
-    def liking(point: Point) -> Measured:
-        return Measured(point, Verdict.OK, (1e-3 if point == liked else 2e-3,) * 6)
+    def liking(point: Point) -> CandidateResult:
+        return CandidateResult(point, Verdict.OK, (1e-3 if point == liked else 2e-3,) * 6)
 
     liked = faulty_rule.point("also-fine", 1)
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
@@ -105,7 +112,7 @@ def test_the_best_points_of_nearby_kernels_come_behind_the_default(
         (task,) = found = made(plugin)
         tuned = Tuner(found, opened, chosen, pool, Budget(4)).run()
         (cold,) = tasks.distinct([(replace(task.kernel, mode="cold"), 1)])
-        hints = nearby.hints(cold, [cold], opened, keys.of_toolchain())
+        hints = warm_start.hints(cold, [cold], opened, keys.of_toolchain())
     assert tuned.measured == 1 + 4
     assert pool.points[:2] == [faulty_rule.point("fine"), liked]
     assert hints == ()  # nothing was measured with cold caches
@@ -115,11 +122,11 @@ def test_kernels_of_one_tuning_start_from_each_others_best(plugin: Path, tmp_pat
     known, fresh = tasks.distinct([(other(plugin, 2048), 1), (faulty_rule.kernel(plugin), 1)])
     known.history = [Trial(faulty_rule.point("fine"), 2.0), Trial(faulty_rule.point("wrong"), 1.0)]
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
-        found = nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain())
+        found = warm_start.hints(fresh, (known, fresh), opened, keys.of_toolchain())
         assert found == (faulty_rule.point("wrong"),)
         known.history.pop()
         # The default is tried anyway.
-        assert nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain()) == ()
+        assert warm_start.hints(fresh, (known, fresh), opened, keys.of_toolchain()) == ()
 
 
 def test_points_that_the_space_has_no_more_are_told_apart(plugin: Path, tmp_path: Path) -> None:
@@ -171,7 +178,7 @@ def test_a_default_that_the_log_lacks_is_measured_whatever_else_it_knows(
     with open_log(str(path), plugins=(plugin,)) as opened:
         remember(
             tuner(plugin, opened, FakePool()),
-            [Measured(point, Verdict.OK, (1.1e-3,) * 6) for point in known],
+            [CandidateResult(point, Verdict.OK, (1.1e-3,) * 6) for point in known],
         )
         pool = FakePool()
         tuned = tuner(plugin, opened, pool, trials).run()
@@ -185,8 +192,8 @@ def test_a_default_that_was_lucky_once_is_measured_again(plugin: Path, tmp_path:
     """Though it wins, as long as its two times are far apart; then what is faster does."""
     default, faster = faulty_rule.point("fine"), faulty_rule.point("also-fine")
 
-    def timed(point: Point, seconds: float) -> Measured:
-        return Measured(point, Verdict.OK, (seconds,) * 6)
+    def timed(point: Point, seconds: float) -> CandidateResult:
+        return CandidateResult(point, Verdict.OK, (seconds,) * 6)
 
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
         pool = FakePool(judge=lambda point: timed(point, 1e-3 if point == default else 0.8e-3))
@@ -203,9 +210,9 @@ def test_a_default_that_was_lucky_once_is_measured_again(plugin: Path, tmp_path:
 
 
 def test_a_default_that_fails_is_measured_once(plugin: Path, tmp_path: Path) -> None:
-    def failing(point: Point) -> Measured:
+    def failing(point: Point) -> CandidateResult:
         default = point == faulty_rule.point("fine")
-        return Measured(point, Verdict.CRASH, ()) if default else judged(point)
+        return CandidateResult(point, Verdict.CRASH, ()) if default else judged(point)
 
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
         pool = FakePool(judge=failing)
@@ -220,15 +227,15 @@ def test_a_default_that_fails_is_measured_once(plugin: Path, tmp_path: Path) -> 
 def test_a_default_that_is_wrong_is_named(plugin: Path, tmp_path: Path, verdict: Verdict) -> None:
     """In the call that finds it, which can say what differed, and in later ones."""
 
-    def failing(point: Point) -> Measured:
+    def failing(point: Point) -> CandidateResult:
         default = point == faulty_rule.point("fine")
-        return Measured(point, verdict, (), "3 of 8 differ") if default else judged(point)
+        return CandidateResult(point, verdict, (), "3 of 8 differ") if default else judged(point)
 
     named = "faulty default: add-one by rule faulty at fault=0 other=0"
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
         pool: Any = FakePool(judge=failing)
-        (first,) = defaults.told(tuner(plugin, opened, pool, 0).run(), opened)
-        (second,) = defaults.told(tuner(plugin, opened, pool, 3).run(), opened)
+        (first,) = faulty_defaults.told(tuner(plugin, opened, pool, 0).run(), opened)
+        (second,) = faulty_defaults.told(tuner(plugin, opened, pool, 3).run(), opened)
     assert named in first
     assert "(3 of 8 differ); `hybridc compile` leaves the kernel to another rule" in first
     assert named in second
@@ -242,10 +249,10 @@ def test_points_that_nobody_checked_are_measured_first_and_in_any_case(
     names = ["hang", "also-fine", "wrong"]  # from fast to slow
     points = [faulty_rule.point(name, 1) for name in names]
 
-    def unchecked(some: Sequence[Point]) -> list[Measured]:
+    def unchecked(some: Sequence[Point]) -> list[CandidateResult]:
         times = [1e-6 * (1 + points.index(dict(point))) for point in some]
         return [
-            Measured(point, Verdict.UNCHECKED, (seconds,))
+            CandidateResult(point, Verdict.UNCHECKED, (seconds,))
             for point, seconds in zip(some, times, strict=True)
         ]
 

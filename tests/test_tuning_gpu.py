@@ -24,13 +24,13 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.tuning import on_gpus, tasks
-from hybridc.compiler.tuning.arguments import CandidateError
-from hybridc.compiler.tuning.candidate import Desk
+from hybridc.compiler.tuning.candidates.arguments import CandidateError
+from hybridc.compiler.tuning.candidates.gpu_arguments import GpuArguments, LostGpuError, told
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult
+from hybridc.compiler.tuning.candidates.pool import Pool
+from hybridc.compiler.tuning.candidates.worker import Worker
 from hybridc.compiler.tuning.kernel import Kernel, machine_code
-from hybridc.compiler.tuning.on_gpu import GpuArguments, LostGpuError, told
-from hybridc.compiler.tuning.outcome import Measured
-from hybridc.compiler.tuning.plan import Budget
-from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.options import Budget
 
 HERE = "cuda-matmul"
 
@@ -207,7 +207,7 @@ def test_a_process_that_lost_its_gpu_is_replaced(monkeypatch: pytest.MonkeyPatch
     processes._runner = Runner()
     processes.builders = [Runner()]
     found = pool._run({"do": "measure"}, 1.0)
-    assert isinstance(found, Measured)
+    assert isinstance(found, CandidateResult)
     assert found.verdict is Verdict.CRASH
     assert processes._runner is None
 
@@ -216,10 +216,10 @@ def test_a_process_for_a_gpu_has_no_limit_on_memory(monkeypatch: pytest.MonkeyPa
     limits: list[Any] = []
     monkeypatch.setattr("resource.setrlimit", lambda *given: limits.append(given))
     monkeypatch.setattr("os.sched_setaffinity", lambda *_: None)
-    desk = Desk()
-    desk.begin(0, [0])
+    worker = Worker()
+    worker.begin(0, [0])
     assert len(limits) == 1  # that of core dumps
-    desk.begin(2**30, [0])
+    worker.begin(2**30, [0])
     assert len(limits) == 3
 
 
@@ -290,8 +290,8 @@ def test_a_tuner_finds_points_of_a_gpus_rule(tmp_path: Path) -> None:
     assert task.best.seconds is not None
 
 
-def _judged(point: Any) -> Measured:
-    return Measured(point, Verdict.OK, (1e-3 + 1e-6 * sum(point.values()),) * 6)
+def _judged(point: Any) -> CandidateResult:
+    return CandidateResult(point, Verdict.OK, (1e-3 + 1e-6 * sum(point.values()),) * 6)
 
 
 def _strategy() -> Any:

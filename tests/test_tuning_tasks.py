@@ -9,10 +9,11 @@ from hybridc.compiler.configuration import plans
 from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import Context, SearchTask, Trial
 from hybridc.compiler.log.record import Record, Verdict
-from hybridc.compiler.tuning import tasks, versions
+from hybridc.compiler.tuning import tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.trials import history
+from hybridc.compiler.tuning.whole_model import versions
 
 CPU = target.parse("avx2", threads=2)
 SPACE = {"size": tuple(range(100))}

@@ -32,9 +32,10 @@ from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import digests
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.orchestration.workshop import Workshop
-from hybridc.compiler.tuning import in_model, run_off, session, strategies
-from hybridc.compiler.tuning.plan import Budget, Tuning
+from hybridc.compiler.tuning import run_off, session, strategies
+from hybridc.compiler.tuning.options import Budget, Tuning
 from hybridc.compiler.tuning.tuner import Tuner
+from hybridc.compiler.tuning.whole_model import in_model
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from hybridc.compiler.anatomy.work import Operator
 from hybridc.compiler.hardware import roofline
 from hybridc.compiler.hardware.roofline import FULL, PRECISIONS, Roofs
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.orchestration import gains, learnt_gains, precisions
-from hybridc.compiler.orchestration.gains import Facts, Gain
+from hybridc.compiler.orchestration import precisions
+from hybridc.compiler.orchestration.expected_gains import from_log, gains
+from hybridc.compiler.orchestration.expected_gains.gains import Facts, Gain
 from hybridc.compiler.target import Target
 
 
@@ -104,7 +105,7 @@ def analyse(module: IRModule, target: Target, log: str | None = None) -> Analysi
     """
     found, roofs = operators(module), roofline.roofs(target)
     count, size = weights(module)
-    tuned = learnt_gains.by_log(found, target, log)
+    tuned = from_log.by_log(found, target, log)
     return Analysis(
         architecture=architecture(module, found),
         weights=count,

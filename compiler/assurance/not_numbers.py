@@ -1,4 +1,4 @@
-"""Outputs of a model that are no numbers: accuracy says nothing of them."""
+"""Outputs of the reference that are NaN, of which accuracy says nothing."""
 
 from collections.abc import Sequence
 from typing import Any

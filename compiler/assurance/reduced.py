@@ -1,4 +1,4 @@
-"""What is held of a model that computes in less than its own precision."""
+"""The accuracy that is required of a model in a precision below its own."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What was measured, read back from the JSON data that `Measured.to_json` made of it."""
+"""Read back measurements from the JSON data that `Measured.to_json` made of them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -24,7 +24,7 @@ from hybridc.compiler.orchestration import lowerable, precisions
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.plugin import Catalogue
 from hybridc.compiler.target import Target
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.options import Tuning
 
 Verify = Literal["each", "end", "off"]
 NearHits = Literal["never", "tools", "any"]

@@ -13,7 +13,7 @@ from hybridc.compiler.measurement.clock import Progress
 from hybridc.compiler.orchestration import modes
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.text.units import of_option, parse_duration
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.options import Tuning
 
 # Trials of a kernel where tuning is asked for without a number.
 TRIALS = 32

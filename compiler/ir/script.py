@@ -18,11 +18,18 @@ from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.model import TensorSpec, random_feed
 
+# TVM's parser refuses imports; what these would name, it knows without them.
+_IMPORT = re.compile(
+    r"^from tvm\.script(?:\.parser)? import \w+ as [IRT](?:, \w+ as [IRT])*[ \t]*$", re.M
+)
 _ALLOCATION = re.compile(r"( = R\.(?:builtin|memory|vm)\.alloc_\w+\(.*), ty_args=\(.*\)\)$", re.M)
 
 
 def read(text: str, name: str) -> IRModule:
     """Parse a module; `name` is the file's, for the error.
+
+    Lines that import `I`, `R` and `T` from `tvm.script`, as a Python module needs them, may stand
+    above it.
 
     Raises InputError with the parser's first line and position where the text is no module.
     """
@@ -31,7 +38,7 @@ def read(text: str, name: str) -> IRModule:
     if "@" not in text:  # of which TVM's parser says something about its own insides
         raise InputError(f"{name} is not a Relax module in TVMScript: it has no @I.ir_module")
     try:
-        module = tvm.script.from_source(text)
+        module = tvm.script.from_source(_IMPORT.sub("", text))
     except Exception as error:  # the text is code, so anything can come out of it
         raise InputError(f"{name} is not a Relax module in TVMScript: {_first(error)}") from error
     if not isinstance(module, tvm.IRModule):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hybridc.compiler.log import facts
+from hybridc.compiler.log import target_fields
 from hybridc.compiler.log.keys import Described, differences
 
 # How much a difference matters: a schedule is valid for other tools, and about as good on a
@@ -43,7 +43,7 @@ class Difference:
             added = [f"+{item}" for item in self.found if item not in self.wanted]
             lacking = [f"-{item}" for item in self.wanted if item not in self.found]
             return f"{self.name}: {' '.join(added + lacking)}"
-        found, wanted = facts.shown(self.name, self.found), facts.shown(self.name, self.wanted)
+        found, wanted = (target_fields.shown(self.name, each) for each in (self.found, self.wanted))
         return f"{self.name}: {found} instead of {wanted}"
 
 

@@ -15,6 +15,19 @@ from hybridc.compiler.log.winner import Measured
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """The records that are asked for: of which kernel, measured where, with what, and how.
+
+    `workload` is the kernel's key; `mode` is the state of the caches.
+    """
+
+    workload: str
+    target: Described
+    toolchain: Described
+    mode: str
+
+
+@dataclass(frozen=True)
 class Hit:
     """The winner among the records of exactly what was asked for; `seconds` is its median.
 
@@ -62,23 +75,15 @@ def any_choice(_: Measured) -> None:
     """Take every choice as usable."""
 
 
-def lookup(  # noqa: PLR0913, PLR0917 - behind TuningLog.lookup, which names them
-    connection: Connection,
-    workload: str,
-    target: Described,
-    toolchain: Described,
-    mode: str,
-    usable: Usable,
-) -> Hit | Near | Miss:
+def lookup(connection: Connection, wanted: Wanted, usable: Usable) -> Hit | Near | Miss:
     """What `TuningLog.lookup` finds."""
     search = Search(connection, usable)
-    alike = connection.execute(_EXACT, _keys(workload, target, toolchain, mode))
-    exact = {row.mode: row.id for row in alike}
-    placed = in_model(mode)
-    for taken in (placed, mode):
+    exact = {row.mode: row.id for row in connection.execute(_EXACT, _keys(wanted))}
+    placed = in_model(wanted.mode)
+    for taken in (placed, wanted.mode):
         if taken in exact and (found := search.best(exact[taken], strict=taken == placed)):
             return Hit(*found, tuple(search.skipped))
-    for differs, number in _others(connection, workload, target, toolchain, mode):
+    for differs, number in _others(connection, wanted):
         if found := search.best(number):
             return Near(*found, differs, tuple(search.skipped))
     return Miss(tuple(search.skipped))
@@ -90,25 +95,23 @@ def best_of(connection: Connection, series: int) -> tuple[str, Point, float] | N
     return None if found is None else (found[0].rule, found[0].point, found[1])
 
 
-def _keys(workload: str, target: Described, toolchain: Described, mode: str) -> dict[str, Any]:
+def _keys(wanted: Wanted) -> dict[str, Any]:
     return {
-        "key_of_workload": bytes.fromhex(workload),
-        "key_of_target": bytes.fromhex(target.key),
-        "key_of_toolchain": bytes.fromhex(toolchain.key),
-        "mode": mode,
-        "placed": in_model(mode),
+        "key_of_workload": bytes.fromhex(wanted.workload),
+        "key_of_target": bytes.fromhex(wanted.target.key),
+        "key_of_toolchain": bytes.fromhex(wanted.toolchain.key),
+        "mode": wanted.mode,
+        "placed": in_model(wanted.mode),
     }
 
 
-def _others(
-    connection: Connection, workload: str, target: Described, toolchain: Described, mode: str
-) -> list[tuple[tuple[Difference, ...], int]]:
+def _others(connection: Connection, wanted: Wanted) -> list[tuple[tuple[Difference, ...], int]]:
     """The series of the same kernel, nearest first, with what differs from what is wanted.
 
     Times taken in a model differ in nothing, and go before those of the kernel alone.
     """
     query = select(schema.series).where(_SERIES.workload == _key("workload"))
-    series = connection.execute(query, {"workload": bytes.fromhex(workload)}).all()
+    series = connection.execute(query, {"workload": bytes.fromhex(wanted.workload)}).all()
     table = schema.descriptions
     described = {
         row.id: rows.description(row)
@@ -119,14 +122,14 @@ def _others(
         )
     }
     found: list[tuple[tuple[Difference, ...], int]] = []
-    placed = in_model(mode)
+    placed = in_model(wanted.mode)
     for row in sorted(series, key=lambda row: (row.mode != placed, row.id)):
         there = described[row.target], described[row.toolchain]
         if there[0] is None or there[1] is None:
             continue  # nobody can say what these were measured on
-        differs = conditions.between(target, there[0])
-        differs += conditions.between(toolchain, there[1], "toolchain")
-        if row.mode not in (mode, placed):
-            differs.append(Difference("mode", mode, row.mode))
+        differs = conditions.between(wanted.target, there[0])
+        differs += conditions.between(wanted.toolchain, there[1], "toolchain")
+        if row.mode not in (wanted.mode, placed):
+            differs.append(Difference("mode", wanted.mode, row.mode))
         found.append((tuple(differs), int(row.id)))
     return sorted(found, key=lambda entry: sum(d.weight for d in entry[0]))

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from hybridc.compiler.errors import InputError, LogError
 from hybridc.compiler.log import claims, connect, rows, schema
 from hybridc.compiler.log.keys import Described
-from hybridc.compiler.log.lookup import Hit, Miss, Near, any_choice, lookup
+from hybridc.compiler.log.lookup import Hit, Miss, Near, Wanted, any_choice, lookup
 from hybridc.compiler.log.record import Record, fault
 from hybridc.compiler.log.search import Usable
 
@@ -193,7 +193,7 @@ class TuningLog:
         those that the noise does not tell from the fastest, all of them checked for their answer.
         """
         with self.reading() as connection:
-            return lookup(connection, workload, target, toolchain, mode, usable)
+            return lookup(connection, Wanted(workload, target, toolchain, mode), usable)
 
     def claim(self, names: Iterable[str], owner: str, lease: float) -> list[str]:
         """Claim or renew work by its names (`claims.name`) for `lease` seconds.

@@ -8,12 +8,12 @@ from typing import Self
 
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.monitoring.monitored import Monitored, Series
-from hybridc.compiler.monitors.family import Family
 from hybridc.compiler.monitors.memory import Memory
 from hybridc.compiler.monitors.nvidia import Nvidia
 from hybridc.compiler.monitors.processor import Processor
 from hybridc.compiler.monitors.rapl import Rapl
 from hybridc.compiler.monitors.source import AbsentError, Source
+from hybridc.compiler.processes.process_tree import ProcessTree
 from hybridc.compiler.text.units import format_duration, parse_duration
 
 INTERVAL = "100ms"
@@ -24,7 +24,7 @@ _MOST = 3600.0
 # Readings that are kept of a series; beyond, every second one is let go of.
 _KEPT = 20_000
 
-Make = Callable[[Family], Source]
+Make = Callable[[ProcessTree], Source]
 
 # What is sampled: a name for people, and how it is opened for a process tree.
 SOURCES: Mapping[str, Make] = MappingProxyType(
@@ -57,10 +57,10 @@ class Monitor:
         self._interval = seconds
         self._sources: dict[str, tuple[Source, list[Series]]] = {}
         self._absent: dict[str, str] = {}
-        family = Family()
+        tree = ProcessTree()
         for name, make in sources.items():
             try:
-                source = make(family)
+                source = make(tree)
             except AbsentError as error:
                 self._absent[name] = str(error)
             else:

@@ -13,8 +13,8 @@ from hybridc.compiler.monitoring.monitored import Mark, Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
 
 
-class Wishes(Protocol):
-    """What is to be watched, and who is told what is not there."""
+class MonitoringOptions(Protocol):
+    """What to monitor, and who is told what the machine lacks."""
 
     @property
     def monitor(self) -> bool:
@@ -38,8 +38,8 @@ class Wishes(Protocol):
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Wishes on their own, for work that has no other options."""
+class Monitoring:
+    """The options by themselves, for work that has no others."""
 
     monitor: bool = False
     monitor_interval: str = INTERVAL
@@ -64,29 +64,29 @@ class Observer:
         return self._seen
 
 
-def check(wishes: Wishes) -> None:
-    """Raise InputError if what is wished cannot be done, before anything takes time."""
-    interval(wishes.monitor_interval)
-    if wishes.trace is not None:
-        trace.check(wishes.trace)
+def check(options: MonitoringOptions) -> None:
+    """Raise InputError if an option is wrong, before anything takes time."""
+    interval(options.monitor_interval)
+    if options.trace is not None:
+        trace.check(options.trace)
 
 
 @contextmanager
-def observed(wishes: Wishes) -> Generator[Observer]:
+def observed(options: MonitoringOptions) -> Generator[Observer]:
     """Watch what is done within; the trace is written whatever becomes of it."""
-    check(wishes)
+    check(options)
     seen = Observer()
-    if wishes.monitor:
-        seen.monitor = Monitor(interval(wishes.monitor_interval))
+    if options.monitor:
+        seen.monitor = Monitor(interval(options.monitor_interval))
         for name, why in seen.monitor.absent.items():
-            wishes.progress(f"not monitored: {name}: {why}")
+            options.progress(f"not monitored: {name}: {why}")
         seen.monitor.__enter__()
     try:
         yield seen
     finally:
         monitored = seen.monitored()
-        if wishes.trace is not None:
-            trace.write(wishes.trace, seen.timeline, monitored)
+        if options.trace is not None:
+            trace.write(options.trace, seen.timeline, monitored)
 
 
 def _marks(timeline: Timeline, began: int) -> tuple[Mark, ...]:

@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 import psutil
 
-from hybridc.compiler.monitors.family import Family
 from hybridc.compiler.monitors.source import Channel
+from hybridc.compiler.processes.process_tree import ProcessTree
 
 
 class Processor:
     """Busy share of every core, and cores' worth of work of the process tree."""
 
-    def __init__(self, family: Family) -> None:
-        self._family = family
+    def __init__(self, tree: ProcessTree) -> None:
+        self._tree = tree
         self._busy = _busy()
-        self._used = family.seconds()
+        self._used = tree.seconds()
         self._owed = 0.0
         count = len(self._busy)
         self.channels: Sequence[Channel] = (
@@ -33,7 +33,7 @@ class Processor:
         its parent has waited for it: what comes so at once, more than the cores can have done, is
         told over the next readings.
         """
-        used, busy = self._family.seconds(), _busy()
+        used, busy = self._tree.seconds(), _busy()
         spent = [max(0.0, now - then) for now, then in zip(busy, self._busy, strict=True)]
         self._owed = max(0.0, self._owed + used - self._used)
         self._used, self._busy = used, busy

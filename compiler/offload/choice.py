@@ -35,7 +35,7 @@ from hybridc.compiler.offload.subgraph import Subgraph
 from hybridc.compiler.reporting.report import BACKENDS
 from hybridc.compiler.runtime.session import InferenceSession
 from hybridc.compiler.text.units import format_duration, format_durations
-from hybridc.compiler.tuning import answers
+from hybridc.compiler.tuning.candidates import answers
 
 PASS = "offload"
 _SECONDS = 0.5  # in which the ways of one kernel are compared

@@ -12,7 +12,7 @@ from hybridc.compiler.model import Model
 from hybridc.compiler.orchestration import prospects, stages
 from hybridc.compiler.orchestration.candidates import Candidate
 from hybridc.compiler.orchestration.decisions import FAILED, ROLLED_BACK, UNCHANGED, Decision
-from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.expected_gains.gains import Facts
 from hybridc.compiler.orchestration.judging import cost
 from hybridc.compiler.orchestration.stages import Stage, allows_loss
 from hybridc.compiler.orchestration.time_budget import OutOfTimeError

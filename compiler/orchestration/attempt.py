@@ -34,7 +34,7 @@ from hybridc.compiler.quantization.narrowing import Broken
 from hybridc.compiler.quantization.sensitivity import ImpreciseError, Lowered
 from hybridc.compiler.reporting.report import BACKENDS, Report, Stage
 from hybridc.compiler.target import Target
-from hybridc.compiler.tuning.plan import Algorithms
+from hybridc.compiler.tuning.options import Algorithms
 
 # Another number in the certificate may move what follows it by one alignment, and then no more.
 _SETTLED = 4

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from hybridc.compiler.orchestration.gains import Gain
+from hybridc.compiler.orchestration.expected_gains.gains import Gain
 
 # One turn tells of the next no more than this: what tuning finds first it does not find twice.
 _NOISE = 0.05

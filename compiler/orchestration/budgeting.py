@@ -9,8 +9,9 @@ from hybridc.compiler.hardware.roofline import FULL, Roofs
 from hybridc.compiler.orchestration import modes
 from hybridc.compiler.orchestration.bandit import Bandit
 from hybridc.compiler.orchestration.components import EXACT
-from hybridc.compiler.orchestration.experienced import Experienced, Past
-from hybridc.compiler.orchestration.gains import Analysis, Facts, Gain, Predictor
+from hybridc.compiler.orchestration.expected_gains.corrected import Corrected
+from hybridc.compiler.orchestration.expected_gains.gains import Analysis, Facts, Gain, Predictor
+from hybridc.compiler.orchestration.expected_gains.history import Past
 from hybridc.compiler.orchestration.stages import Stage
 from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget
 from hybridc.compiler.text.units import format_duration
@@ -42,7 +43,7 @@ class Budgeting:
         self._known: Facts | None = None
         self._seconds: float | None = None  # that the first stage took
         self._analysis: Predictor = Analysis(steering.depth)
-        self._predictor: Predictor = Experienced(self._analysis, self.past)
+        self._predictor: Predictor = Corrected(self._analysis, self.past)
         self._lowered = 0.0  # the log-speedup by the precision that stands
         self._bandit: Bandit | None = None
         self._weights: Mapping[str, float] = {}

@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from hybridc.compiler.assurance.contract import Measured
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.expected_gains.gains import Facts
 from hybridc.compiler.orchestration.stages import Stage
 from hybridc.compiler.quantization.operator_times import Seconds
 from hybridc.compiler.quantization.sensitivity import Lowered

@@ -14,7 +14,7 @@ from hybridc.compiler.orchestration.contributions import Hybrid, disturbed, resu
 from hybridc.compiler.orchestration.controller import Controller
 from hybridc.compiler.orchestration.course import Course
 from hybridc.compiler.orchestration.decisions import NOT_NEEDED, Decision
-from hybridc.compiler.orchestration.experienced import Past
+from hybridc.compiler.orchestration.expected_gains.history import Past
 from hybridc.compiler.orchestration.stages import stages
 from hybridc.compiler.orchestration.time_budget import TimeBudget
 

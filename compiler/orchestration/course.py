@@ -30,7 +30,7 @@ from hybridc.compiler.orchestration.decisions import (
     of_stage,
     said,
 )
-from hybridc.compiler.orchestration.gains import Facts, Gain
+from hybridc.compiler.orchestration.expected_gains.gains import Facts, Gain
 from hybridc.compiler.orchestration.judging import (
     cost,
     in_doubt,

@@ -1,8 +1,8 @@
 """Modes: which share of the budget each component gets.
 
 `neural`, `quantum` and `superopt` give most to one; `balanced` gives to all alike; `dynamic` moves
-it to what pays off (`bandit`); `intelligent` asks what was learnt from earlier compilations
-(`experience`).
+it to what pays off (`bandit`); `intelligent` asks what was gained in earlier compilations
+(`expected_gains.history`).
 """
 
 from collections.abc import Iterable, Mapping

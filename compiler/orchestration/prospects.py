@@ -5,7 +5,7 @@ from collections.abc import Collection
 from hybridc.compiler import target
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.orchestration import precisions
-from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.expected_gains.gains import Facts
 from hybridc.compiler.orchestration.stages import WITHOUT, Stage
 from hybridc.compiler.target import Target
 from hybridc.compiler.text.units import format_size

@@ -18,9 +18,10 @@ from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import digests, resume, side_by_side
 from hybridc.compiler.orchestration.attempt import Outcome, draft, judge
+from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.orchestration.drafts import Draft
-from hybridc.compiler.orchestration.facts import facts_of
-from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.expected_gains.facts import facts_of
+from hybridc.compiler.orchestration.expected_gains.gains import Facts
 from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.side_by_side import Job
 from hybridc.compiler.quantization import operator_times, sensitivity
@@ -49,6 +50,18 @@ class Workshop:
     )
     _examined: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
     _unkept: list[tuple[Options, Outcome]] = field(default_factory=list[tuple[Options, Outcome]])
+
+    def means(self) -> Means[Outcome]:
+        """The functions below, as a course takes them."""
+        return Means(
+            attempt=self.attempt,
+            prepare=self.prepare,
+            facts=self.facts,
+            kernels=self.kernels,
+            sensitise=self.sensitise,
+            in_turns=self.in_turns,
+            retimed=self.retimed,
+        )
 
     def attempt(self, options: Options) -> Outcome:
         """Compile, verify and measure with these options; raises whatever fails."""

@@ -20,11 +20,11 @@ from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.advisers import NoAdvice
 from hybridc.compiler.text.units import format_duration
 from hybridc.compiler.tuning import summary, tasks
+from hybridc.compiler.tuning.candidates.pool import Pool
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.plan import Algorithms, Budget
-from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.options import Algorithms, Budget
+from hybridc.compiler.tuning.progress import Update
 from hybridc.compiler.tuning.tuner import Tuner
-from hybridc.compiler.tuning.update import Update
 
 # The pass that chooses between algorithms.
 PACKING = "pack-weights"

@@ -1,4 +1,4 @@
-"""Work that one tuner is at, and others are not, for as long as it lives."""
+"""Claim a kernel in the log while it is measured, so that no other tuner measures it too."""
 
 import threading
 from collections.abc import Generator

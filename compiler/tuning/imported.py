@@ -1,4 +1,4 @@
-"""What others measured of a kernel and nobody checked, as points to begin with.
+"""Unchecked records of a kernel, such as those of TVM's tuning, as points to start with.
 
 Such records cannot win: TVM's tuning, for one, compares no answers.  As hints their points are
 measured and compared like any other.  TVM's traces are matched with our own sketches, never carried

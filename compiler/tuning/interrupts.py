@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP while something must not be left half done."""
+"""Defer Ctrl-C, SIGTERM and SIGHUP while something must not be left half done."""
 
 import signal
 import threading

@@ -18,8 +18,6 @@ from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.target import Target
-from hybridc.compiler.tuning.drift import Drift
-from hybridc.compiler.tuning.outcome import Measured
 
 # What the unscheduled function needs to be run at all.
 _REFERENCE = "lower-bfloat16"
@@ -161,25 +159,6 @@ def _check_launches(func: PrimFunc, target: Target) -> None:
     made = launches.of_kernel(func, target)
     if faults := [fault for launch in made for fault in launch.faults(target.gpu)]:
         raise PassError(f"beyond {target.gpu.name}: {'; '.join(faults)}")
-
-
-@dataclass
-class Bench:
-    """A kernel ready to be measured: its file, what it should compute, and its baseline.
-
-    `point` is the baseline's, `looks` are the times of it that the round under way took, and
-    `lowered` says that these are far below those of before.
-    """
-
-    kernel: Kernel
-    file: Path
-    wanted: Path
-    limit: float
-    drift: Drift = field(default_factory=Drift)
-    baseline: Path | None = None
-    point: Point = field(default_factory=dict[str, int])
-    looks: list[Measured] = field(default_factory=list[Measured])
-    lowered: bool = False
 
 
 def _passed(module: Any, text: str, kernel: Kernel) -> PrimFunc:

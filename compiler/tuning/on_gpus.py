@@ -10,7 +10,7 @@ from hybridc.compiler import settings
 from hybridc.compiler.cuda import driver
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.target import Target
-from hybridc.compiler.tuning.processes import DeadlineError
+from hybridc.compiler.tuning.candidates.processes import DeadlineError
 
 # Tunes on a GPU until `ended` says when to end, by `time.monotonic`; returns what was measured.
 Tune = Callable[[str, "Ending"], int]

@@ -1,4 +1,4 @@
-"""What is measured of a task, as records of the log, and those that the log has."""
+"""Write the measurements of a task into the log as records, and find those that the log has."""
 
 import time
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record, who
 from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult
 from hybridc.compiler.tuning.interrupts import uninterrupted
-from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.tasks import Task
 
 
@@ -24,7 +24,7 @@ def known(task: Task, log: TuningLog) -> Iterator[Record]:
     return log.records(workload.key, target.key, toolchain.key)
 
 
-def record(task: Task, measured: Measured, seed: int) -> Record:
+def record(task: Task, measured: CandidateResult, seed: int) -> Record:
     """The record of what was measured just now."""
     workload, target, toolchain = described(task)
     return Record(
@@ -53,9 +53,11 @@ class Recorder:
 
     log: TuningLog
     seed: int
-    _unsaved: list[tuple[Task, Measured]] = field(default_factory=list[tuple[Task, Measured]])
+    _unsaved: list[tuple[Task, CandidateResult]] = field(
+        default_factory=list[tuple[Task, CandidateResult]]
+    )
 
-    def keep(self, task: Task, measured: Measured) -> None:
+    def keep(self, task: Task, measured: CandidateResult) -> None:
         """Have it written at the next `save`."""
         self._unsaved.append((task, measured))
 

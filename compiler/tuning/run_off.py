@@ -1,4 +1,4 @@
-"""The winner of a kernel beside its default, measured again in turn.
+"""The run-off: a kernel's winner and its default measured again, in turn.
 
 The fastest of many noisy times is partly luck.  Measured once more, in the same moments as the
 default, the luck is gone: a point that only seemed faster then loses.  Where the second time is far

@@ -21,15 +21,16 @@ from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.reporting.report import TUNED
 from hybridc.compiler.text.units import format_duration
-from hybridc.compiler.tuning import cost_model, defaults, imported, on_gpus, summary, tasks
-from hybridc.compiler.tuning.in_model import InModel, Placed
+from hybridc.compiler.tuning import faulty_defaults, imported, on_gpus, summary, tasks
+from hybridc.compiler.tuning.candidates.pool import Pool
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.on_gpus import Ending
-from hybridc.compiler.tuning.plan import Algorithms, Budget, Caches, Tuning
-from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.tuned import Tuned
+from hybridc.compiler.tuning.options import Algorithms, Budget, Caches, Tuning
+from hybridc.compiler.tuning.prediction import cost_model
+from hybridc.compiler.tuning.progress import Update
+from hybridc.compiler.tuning.result import Tuned
 from hybridc.compiler.tuning.tuner import LATE, Tuner
-from hybridc.compiler.tuning.update import Update
+from hybridc.compiler.tuning.whole_model.in_model import InModel, Placed
 
 # Of the time for a tuning, what goes to kernels alone.
 _ALONE = 0.85
@@ -40,7 +41,7 @@ _TOO_LITTLE = (
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TuningOutcome:
     """The result of a tuning; `kernels` are as `summary.kernels` gives them.
 
     `models` are the gains measured in whole models, if they could be run; `notes` say what limited
@@ -74,7 +75,7 @@ def tune(
     how: Tuning,
     timeline: Timeline | None = None,
     algorithms: Algorithms | None = None,
-) -> Outcome:
+) -> TuningOutcome:
     """Tune the kernels of models into the log that the options name.
 
     The time that measuring `algorithms` took, while the models were made, is part of the budget.
@@ -105,7 +106,7 @@ def tune(
         except KeyboardInterrupt:
             tuned = replace(tuned, interrupted=True, reason="interrupted")
         rows = summary.kernels(tuned, opened)
-        return Outcome(tuned, rows, opened.name, tuple(placed), tuple(notes))
+        return TuningOutcome(tuned, rows, opened.name, tuple(placed), tuple(notes))
 
 
 def _timed(inside: InModel, notes: list[str]) -> list[Placed]:
@@ -171,7 +172,7 @@ def _kernels(
 
 
 def _notes(tuned: Tuned, log: TuningLog) -> list[str]:
-    found = defaults.told(tuned, log)
+    found = faulty_defaults.told(tuned, log)
     if not tuned.interrupted:
         found.append(imported.useless(tuned.tasks, log))
     if tuned.reason == LATE and not tuned.measured:

@@ -8,10 +8,10 @@ from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.text.tables import table
 from hybridc.compiler.text.units import counted, format_durations, format_point
-from hybridc.compiler.tuning import explained
+from hybridc.compiler.tuning.prediction import explained
+from hybridc.compiler.tuning.result import Tuned
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.trials import history
-from hybridc.compiler.tuning.tuned import Tuned
 
 
 def kernels(tuned: Tuned, log: TuningLog) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from hybridc.compiler.log.winner import Measured
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning import strategies
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.predictor import Predictor
+from hybridc.compiler.tuning.prediction.predictor import Predictor
 from hybridc.compiler.tuning.trials import history
 
 # A rule, and what tells schedules by it apart.

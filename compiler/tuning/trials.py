@@ -1,4 +1,4 @@
-"""What records of a kernel say of each of its points."""
+"""A kernel's records in the log as the trials of a search: one for each point."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain

@@ -15,17 +15,17 @@ from hybridc.compiler.interfaces import Point, Strategy
 from hybridc.compiler.log import claims, keys
 from hybridc.compiler.log.record import Verdict, who
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning import imported, nearby, recording, run_off
+from hybridc.compiler.tuning import imported, recording, run_off, warm_start
 from hybridc.compiler.tuning import tasks as tuning
+from hybridc.compiler.tuning.candidates.bench import Bench
+from hybridc.compiler.tuning.candidates.outcome import CandidateResult, Keep, MeasureError
+from hybridc.compiler.tuning.candidates.pool import Pool
+from hybridc.compiler.tuning.candidates.processes import DeadlineError
 from hybridc.compiler.tuning.claimed import LEASE, claimed
-from hybridc.compiler.tuning.kernel import Bench
-from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
-from hybridc.compiler.tuning.plan import Budget
-from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.processes import DeadlineError
+from hybridc.compiler.tuning.options import Budget
+from hybridc.compiler.tuning.progress import Progress, Update
+from hybridc.compiler.tuning.result import Tuned
 from hybridc.compiler.tuning.tasks import Task
-from hybridc.compiler.tuning.tuned import Tuned
-from hybridc.compiler.tuning.update import Progress, Update
 
 ROUND = 8  # trials in a round: a killed tuner loses at most these
 _PATIENCE = 0.5  # seconds between two looks at what another tuner claims
@@ -218,7 +218,7 @@ class Tuner:
         search = task.search
         if known:
             look = partial(self.pool.features, bench)
-            near = nearby.hints(task, self.tasks, self.log, keys.of_toolchain())
+            near = warm_start.hints(task, self.tasks, self.log, keys.of_toolchain())
             score = task.predictor.score(task.history, look)
             search = replace(search, hints=(*search.hints, *near), score=score)
         points = self.strategy.propose(search, task.history, count)
@@ -236,10 +236,10 @@ class Tuner:
 
         Each measurement counts as so many `trials`, unless it is of the default.
         """
-        found: list[Measured] = []
+        found: list[CandidateResult] = []
         default = task.default
 
-        def keep(measured: Measured) -> None:
+        def keep(measured: CandidateResult) -> None:
             found.append(measured)
             self._recorder.keep(task, measured)
             self._measured += 0 if default and task.is_default(measured.point) else trials
@@ -275,7 +275,7 @@ class Tuner:
         for task in tasks:
             task.remember(recording.known(task, self.log))
 
-    def _tell(self, task: Task, found: Sequence[Measured], trials: int) -> None:
+    def _tell(self, task: Task, found: Sequence[CandidateResult], trials: int) -> None:
         times = [m.time for m in found if m.time] + ([task.best.seconds] if task.best else [])
         best = min((seconds for seconds in times if seconds), default=None)
         counts = task in self.tasks and trials

@@ -12,7 +12,7 @@ from hybridc.compiler.orchestration.decisions import KEPT
 class FirstGain(Controller):
     """Try stages in order until one is kept."""
 
-    timed: bool = True
+    timed: bool = True  # times are compared even if the contract does not limit them
 
     def run(self, course: Course[Any]) -> None:
         """The first stage, with which others are compared, then the others up to one that stays."""

@@ -1,0 +1,1 @@
+"""Candidates built, checked and timed by processes with a deadline."""

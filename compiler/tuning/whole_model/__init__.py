@@ -1,0 +1,1 @@
+"""Points timed in the model that they are for, beside its defaults."""
