@@ -165,6 +165,25 @@ def test_external_ranges(tmp_path: Path, entries: dict[str, int], message: str) 
         load(external(tmp_path, "w.bin", **entries))
 
 
+def test_external_data_that_memory_cannot_hold(tmp_path: Path) -> None:
+    """A file of holes takes no space on the disk, and may be 8 TiB long."""
+    rows, columns = 2**25, 2**16
+    proto = weighted(32)
+    weight = proto.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.dims[:] = [rows, columns]
+    weight.data_location = TensorProto.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", "w.bin"
+    with (tmp_path / "w.bin").open("wb") as file:
+        try:
+            file.truncate(4 * rows * columns)
+        except OSError:
+            pytest.skip("this file system has no files so long")
+    with pytest.raises(ModelError, match="no memory for 8796093022208 bytes of external data"):
+        load(saved(tmp_path, proto))
+
+
 @pytest.mark.parametrize("location", ["gone.bin", "sub"])
 def test_external_data_that_is_no_file(tmp_path: Path, location: str) -> None:
     with pytest.raises(ModelError, match=f"external data {location}"):
