@@ -44,8 +44,9 @@ _SHARE = verify.TOLERANCES["float32"][0] / 100
 # Integers that numbers were rounded to are off by a step, or two of a difference; large ones by
 # what they are rounded from.
 _STEPS, _SHARE_OF_INTEGERS = 2.0, 1e-4
+_QUANTISED = 2  # bytes
 # Elements of an answer that is kept beside others; a larger one is no list of choices.
-_MOST_KEPT = 2**22
+_MOST_KEPT = 2**20
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _off(value: Array, share: float, rng: np.random.Generator) -> Array:
     return off
 
 
-def _allowances(model: Model, sample: Sample) -> Iterator[tuple[list[Sequence[Array]], Floats]]:
+def _allowances(model: Model, sample: Sample) -> Iterator[tuple[list[Sequence[Any]], Floats]]:
     """Answers of the reference, and by how much each element may be off beside its tolerance.
 
     First of inputs that change by one rounding, then of weights that are off by more, too, if the
@@ -190,23 +191,23 @@ def _allowances(model: Model, sample: Sample) -> Iterator[tuple[list[Sequence[Ar
 class _Kept:
     """Answers that come one by one, and are kept where they are small."""
 
-    answers: Iterable[Sequence[Array]]
-    kept: list[Sequence[Array]] = field(default_factory=list[Sequence[Array]])
+    answers: Iterable[Sequence[Any]]
+    kept: list[Sequence[Any]] = field(default_factory=list[Sequence[Any]])
 
-    def __iter__(self) -> Iterator[Sequence[Array]]:
+    def __iter__(self) -> Iterator[Sequence[Any]]:
         for answer in self.answers:
             if sum(array.size for array in answer if isinstance(array, np.ndarray)) <= _MOST_KEPT:
                 self.kept.append(answer)
             yield answer
 
 
-def _plausible(sample: Sample, moved: Floats, answers: Sequence[Sequence[Array]]) -> Floats:
+def _plausible(sample: Sample, moved: Floats, answers: Sequence[Sequence[Any]]) -> Floats:
     """A movement; of integers none that is longer than one of a number that was rounded to them.
 
     What moves further was chosen, as a class is, and has to be what an answer chooses: between two
-    choices lie others.
+    choices lie others.  Integers of few bits are numbers of a quantised model.
     """
-    if sample.wanted.dtype.kind not in "biu":
+    if sample.wanted.dtype.kind not in "biu" or sample.wanted.dtype.itemsize <= _QUANTISED:
         return moved
     wanted, got = (each.astype(np.float64) for each in (sample.wanted, sample.got))
     most = np.maximum(_STEPS, _SHARE_OF_INTEGERS * np.abs(wanted))

@@ -30,7 +30,7 @@ _MOST = 2**29
 # An axis is one of rows if so many of those that change in the reference's answers only move.
 _MOVED = 0.5
 
-Answer = Sequence[Array]
+Answer = Sequence[Any]  # arrays, and values that are none
 Flags = NDArray[np.bool_]
 
 
@@ -52,8 +52,8 @@ def excused(index: int, wanted: Answer, got: Answer, answers: Sequence[Answer]) 
             if all(each[place].shape == wanted[place].shape for place in places)
         ]
         if shape[axis] > 1 and alike:
-            sides = ([side[place] for place in places] for side in (wanted, got))
-            found = [*_sequences(axis, *sides, alike)]
+            first, second = ([side[place] for place in places] for side in (wanted, got))
+            found = [*_sequences(axis, first, second, alike)]
             if (count := _judged(found)) is not None:
                 return count
     return None
