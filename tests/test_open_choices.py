@@ -14,7 +14,7 @@ from hybridc.compiler.errors import ModelError
 from hybridc.compiler.runtime.session import InferenceSession
 
 IMAGE: list[Any] = ["n", 2, "h", "w"]
-ONE, FOUR, FIVE = np.array([1]), np.array([4]), np.array([5])
+ZERO, ONE, FOUR, FIVE = (np.array([number]) for number in (0, 1, 4, 5))
 
 
 def _branch(operation: Any) -> Any:
@@ -93,6 +93,24 @@ def test_what_open_sizes_decide(name: str) -> None:
         for got, right in zip(session.run(None, feed), wanted, strict=True):
             assert got.shape == right.shape
             np.testing.assert_allclose(got, right, 1e-3, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("ReduceSum", "shape", "made", noop_with_empty_axes=1)],  # of no axes
+        [
+            node("Unsqueeze", "shape zero", "row"),
+            node("Concat", "row row", "rows", axis=0),
+            node("ReduceMax", "rows zero", "made", keepdims=0),  # of each column
+        ],
+    ],
+)
+def test_reductions_of_sizes_that_are_none_of_a_whole_list(nodes: list[Any]) -> None:
+    nodes = [node("Shape", "x", "shape"), *nodes, node("Expand", "x made", "y")]
+    given, made = [("x", FLOAT, ["n", "m"])], [("y", FLOAT, None)]
+    with pytest.raises(ModelError, match="shape of its result does not follow"):
+        driver.compile_source(build(nodes, given, made, {"zero": ZERO}), Options(threads=1))
 
 
 def test_an_axis_that_is_reflected_has_two_elements() -> None:

@@ -87,7 +87,8 @@ def _rows(array: Array, axis: int) -> Array:
     before, (size, *_) = array.shape[:axis], array.shape[axis:]
     exact = carried.dtype.kind in "biu"
     held = carried if exact else carried.astype(np.float64)
-    return held.reshape(int(np.prod(before, dtype=int)), size, -1)
+    rows: Array = held.reshape(int(np.prod(before, dtype=int)), size, -1)
+    return rows
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class _Sequence:
         """About as many elements have to be compared."""
         width = sum(array.shape[1] for array in self.wanted)
         rows = self.changed.size + sum(self._changed(each).size for each in self.answers)
-        return rows * len(self.wanted[0]) * width * (1 + len(self.answers))
+        return int(rows * len(self.wanted[0]) * width * (1 + len(self.answers)))
 
     @cached_property
     def moves(self) -> list[tuple[int, int]]:
@@ -172,7 +173,8 @@ def _near(one: Array, other: Array, rtol: float, atol: float) -> Flags:
         return np.asarray(one == other)
     with np.errstate(invalid="ignore"):
         close = np.abs(one - other) <= atol + rtol * np.abs(one)
-    return np.asarray(close & np.isfinite(one)) | (one == other) | (np.isnan(one) & np.isnan(other))
+    found: Flags = (close & np.isfinite(one)) | (one == other) | (np.isnan(one) & np.isnan(other))
+    return found
 
 
 def _nearest(places: Any, to: int) -> int:

@@ -54,5 +54,6 @@ def _value(node: Proto) -> Array:
     (item,) = node.attribute
     value = onnx.helper.get_attribute_value(item)
     if item.name == "value":
-        return onnx.numpy_helper.to_array(value)
+        array: Array = onnx.numpy_helper.to_array(value)
+        return array
     return np.array(value, np.float32 if "float" in item.name else np.int64)

@@ -22,7 +22,7 @@ def pad(node: OpenNode) -> Expr | None:
     if mode not in ("constant", "edge"):
         raise UnsupportedError(f"mode={mode} and widths that are not constants")
     extents, dtype = node.shape(), str(node.inputs[0].ty.dtype)
-    axes = range(len(extents))
+    axes = list(range(len(extents)))
     if len(node.inputs) > 3 and node.inputs[3] is not None:
         axes = [axis % len(extents) for axis in node.list(3) or ()]
     fill = node.inputs[2] if len(node.inputs) > 2 else None

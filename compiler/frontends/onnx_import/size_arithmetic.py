@@ -182,9 +182,11 @@ def _reduced(join: Callable[[Any, Any], Any]) -> Callable[[Call], Numbers]:
     """What becomes of all numbers of a list, joined one after another."""
 
     def compute(call: Call) -> Numbers:
-        if call.ints(1, "axes") not in (None, [0], [-1]) or not call.array().size:
+        given, array = call.ints(1, "axes"), call.array()
+        kept_whole = given is None and call.options.get("noop_with_empty_axes", 0)
+        if given not in (None, [0], [-1]) or kept_whole or array.ndim != 1 or not array.size:
             raise UnknownError
-        total = scalar(reduce(join, call.array().flat))
+        total = scalar(reduce(join, array))
         return call.same(total.reshape(1) if call.options.get("keepdims", 1) else total)
 
     return compute
