@@ -69,7 +69,7 @@ def verdict(reference: Any, feed: Mapping[str, Array], got: list[Array]) -> list
     return [each.ok for each in found]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_another_order_of_equal_scores_is_right(seed: int) -> None:
     reference, feed = detector()
     got = Detector(reference.weights, 2.0, 100 + seed)(feed)
@@ -112,7 +112,7 @@ def _backwards(places: Array, _row: int) -> None:
 @pytest.mark.parametrize(
     "fault", [_next_candidate, _twice, _far, _not_the_best, _shifted, _backwards]
 )
-@pytest.mark.parametrize("row", [1, 2, 7, 18, 30, BEST - 1])
+@pytest.mark.parametrize("row", [2, 18, BEST - 1])
 def test_a_wrong_index_is_refused(fault: Callable[[Array, int], None], row: int) -> None:
     reference, feed = detector()
     scores, places = chosen(reference, feed)
@@ -126,7 +126,7 @@ def test_a_wrong_index_is_refused(fault: Callable[[Array, int], None], row: int)
         assert not verdict(reference, feed, got)[0]
 
 
-@pytest.mark.parametrize("row", [1, 2, 7, 18, 30, BEST - 1])
+@pytest.mark.parametrize("row", [2, 18, BEST - 1])
 def test_parts_of_two_rows_are_no_row(row: int) -> None:
     reference, feed = detector()
     scores, places = chosen(reference, feed)
