@@ -158,6 +158,8 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
             return _fail(_with_help(error), 2)
         case OSError():
             return _fail(_refused(error), 2)
+        case MemoryError():
+            return _fail(_without_room(error), 2)
         case _:
             return _fail(_fault(error, arguments), 1)
 
@@ -172,6 +174,11 @@ def _with_help(error: click.ClickException) -> str:
     where = context.command_path if context else "hybridc"
     known = elsewhere(error) if isinstance(error, click.NoSuchOption) else ""
     return f"{known or error.format_message()} (see `{where} --help`)"
+
+
+def _without_room(error: MemoryError) -> str:
+    said = str(error).strip().partition("\n")[0]
+    return f"there is not enough memory{': ' * bool(said)}{said}"
 
 
 def _fault(error: Exception, arguments: Sequence[str]) -> str:

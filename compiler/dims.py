@@ -16,6 +16,7 @@ UNNAMED = "?"
 _USUAL = 8
 # Kernels index with 32 bits, and a bound beyond that bounds nothing.
 _MOST = 2**31 - 1
+_DIGITS = len(str(_MOST))
 
 _SIZE = re.compile(
     r"(?:(?P<fixed>\d+)|(?:(?P<name>\?|[A-Za-z_][A-Za-z0-9_]*)(?=$|[:%@]):?)?"
@@ -111,11 +112,19 @@ def parse(text: str) -> Size:
             " size to measure at"
         )
     if match["fixed"] is not None:
-        return int(match["fixed"])
-    low = int(match["low"] or 1)
-    high = int(match["high"]) if match["high"] else None
-    usual = int(match["usual"]) if match["usual"] else None
-    return checked(Dim(match["name"] or UNNAMED, low, high, usual, int(match["step"] or 1)))
+        return _number(match["fixed"])
+    low = _number(match["low"] or "1")
+    high = _number(match["high"]) if match["high"] else None
+    usual = _number(match["usual"]) if match["usual"] else None
+    return checked(Dim(match["name"] or UNNAMED, low, high, usual, _number(match["step"] or "1")))
+
+
+def _number(digits: str) -> int:
+    """Raises InputError beyond what kernels index; Python itself reads no thousands of digits."""
+    if len(digits.lstrip("0")) > _DIGITS or int(digits) > _MOST:
+        shown = digits if len(digits) <= 2 * _DIGITS else f"{digits[:_DIGITS]}..."
+        raise InputError(f"{shown} is not a valid size: the most is {_MOST}")
+    return int(digits)
 
 
 def sum_of(text: str) -> Dim | None:
@@ -124,7 +133,7 @@ def sum_of(text: str) -> Dim | None:
     if not _SUM.match(joined):
         return None
     parts = joined.split("+")
-    plus = sum(int(part) for part in parts if part.isdigit())
+    plus = sum(_number(part) for part in parts if part.isdigit())
     return Dim(text, parts=tuple(part for part in parts if not part.isdigit()), plus=plus)
 
 
@@ -151,7 +160,7 @@ def parse_shape(text: str) -> Shape:
     if text == "scalar":
         return ()
     if re.fullmatch(r"\d+(?:[x,]\d+)*", text):
-        return tuple(map(int, re.split("[x,]", text)))
+        return tuple(map(_number, re.split("[x,]", text)))
     return tuple(map(parse, text.split("," if "," in text else "x")))
 
 
@@ -175,8 +184,8 @@ def _size(value: Any) -> Size:
         size = int(value.__index__())
     except AttributeError:
         raise InputError(f"{value!r} is not a size: expected a number or text") from None
-    if size < 0:
-        raise InputError(f"{size} is not a valid size")
+    if not 0 <= size <= _MOST:
+        raise InputError(f"{size} is not a valid size: the most is {_MOST}")
     return size
 
 

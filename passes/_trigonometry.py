@@ -62,7 +62,8 @@ def in_vectors(loop: Any) -> Any:
         return loop
     store = _store(loop.body)
     found = _calls(store.value) if store is not None else []
-    if not found or not all(map(_plain, found)) or _reads_itself(store):
+    alone = isinstance(loop.extent, tirx.IntImm) and int(loop.extent) == 1  # no vector
+    if alone or not found or not all(map(_plain, found)) or _reads_itself(store):
         return loop
 
     def fast(call: Any) -> Any:

@@ -138,7 +138,7 @@ class Alike:
         sums = feed["x"] @ self.weights
         return [np.argsort(-sums, axis=-1, kind="stable"), -np.sort(-sums, axis=-1)]
 
-    def rounded(self, move: Callable[[Array], Array]) -> "Alike":
+    def rounded(self, move: Callable[[Array], Array], _seed: int = 0) -> "Alike":
         return Alike(move(self.weights))
 
 

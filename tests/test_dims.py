@@ -40,7 +40,10 @@ def test_shapes_are_read(text: str, shape: dims.Shape) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0..3", "9..3", "1..2@3", "a-b", "3..4..5", "1..9999999999", "@", "%0", "1..3%4", "?%4@6"],
+    [
+        *("", "0..3", "9..3", "1..2@3", "a-b", "3..4..5", "1..9999999999", "@", "%0", "1..3%4"),
+        *("?%4@6", "2147483648", "3x9999999999", "n+9999999999", "9" * 5000, "1..3%" + "9" * 5000),
+    ],
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(InputError):
@@ -62,7 +65,7 @@ def test_shapes_are_taken_from_python(given: object, shape: dims.Shape) -> None:
     assert dims.shape(given) == shape
 
 
-@pytest.mark.parametrize("given", [(1.5,), ({},), (-1,), ("x y",)])
+@pytest.mark.parametrize("given", [(1.5,), ({},), (-1,), (2**31,), ("x y",)])
 def test_other_objects_are_no_shapes(given: object) -> None:
     with pytest.raises(InputError):
         dims.shape(given)

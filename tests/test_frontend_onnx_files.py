@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
-from onnx_models import FLOAT, build, check, node, noise, shared_axes
+from onnx_models import FLOAT, INT64, build, check, node, noise, shared_axes
 
 from hybridc.compiler.errors import InputError, ModelError
 from hybridc.compiler.frontend import load
@@ -165,6 +165,25 @@ def test_external_ranges(tmp_path: Path, entries: dict[str, int], message: str) 
         load(external(tmp_path, "w.bin", **entries))
 
 
+def test_external_data_that_memory_cannot_hold(tmp_path: Path) -> None:
+    """A file of holes takes no space on the disk, and may be 8 TiB long."""
+    rows, columns = 2**25, 2**16
+    proto = weighted(32)
+    weight = proto.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.dims[:] = [rows, columns]
+    weight.data_location = TensorProto.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", "w.bin"
+    with (tmp_path / "w.bin").open("wb") as file:
+        try:
+            file.truncate(4 * rows * columns)
+        except OSError:
+            pytest.skip("this file system has no files so long")
+    with pytest.raises(ModelError, match="no memory for 8796093022208 bytes of external data"):
+        load(saved(tmp_path, proto))
+
+
 @pytest.mark.parametrize("location", ["gone.bin", "sub"])
 def test_external_data_that_is_no_file(tmp_path: Path, location: str) -> None:
     with pytest.raises(ModelError, match=f"external data {location}"):
@@ -175,3 +194,25 @@ def test_external_data_of_a_proto(tmp_path: Path) -> None:
     proto = onnx.load(external(tmp_path, "w.bin"), load_external_data=False)
     with pytest.raises(ModelError, match="give the model's path, not its proto"):
         load(proto)
+
+
+@pytest.mark.parametrize(
+    ("size", "declared", "told"),
+    [
+        (2, [7, 3], "declared [7,3], and is y float32[2,3]"),
+        (2, [2], "declared [2], and is y float32[2,3]"),
+        ("n", [None, 4], "declared [?,4], and is y float32[n,3]"),
+        (2, ["n", 3], ""),
+        ("n", [7, 3], ""),  # it may be called with that
+    ],
+)
+def test_a_shape_that_an_output_is_wrongly_declared_to_have_is_told_and_not_used(
+    size: int | str, declared: list[Any], told: str
+) -> None:
+    nodes = [node("Relu", "x", "y"), node("Shape", "y", "s")]
+    outputs = [("y", FLOAT, declared), ("s", INT64, None)]
+    model = load(build(nodes, [("x", FLOAT, [size, 3])], outputs))
+    warnings = [note for note in model.notes if "declared" in note]
+    assert [told in note for note in warnings] == [True] * bool(told)
+    if size == 2:
+        assert list(check(model)[1]) == [2, 3]

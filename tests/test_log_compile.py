@@ -130,7 +130,7 @@ def test_a_lock_of_other_conditions_is_refused_or_told(source: Path, tmp_path: P
         driver.compile_source(source, Options(lock=made, threads=2, near="never"))
     lock.write_text(json.dumps(artifact.lock))
     told = driver.compile_source(source, Options(lock=lock, threads=1)).report.summary()
-    unknown = "it is unknown for which target and precision they are"
+    unknown = "its target and precision are unknown (give --dtype, or the artifact)"
     assert f"schedule.lock has them, though {unknown}" in told
 
 

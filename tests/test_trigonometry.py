@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from onnx_models import FLOAT, build, call, node
 from test_fast_math import kernel, samples
 from tvm import tirx
 
@@ -108,3 +109,16 @@ def test_what_stays_as_it_is() -> None:
         assert fast(module) is module
     module = scheduled(tirx.sin, 64, "cpu")
     assert fast(module, sin=False) is module
+
+
+def test_a_loop_of_one_element_is_no_vector() -> None:
+    """As over parts of two elements that are joined: found by random models."""
+    nodes = [
+        node("Atan", "x", "a"),
+        node("Concat", "a a a", "c", axis=-1),
+        node("Sin", "c", "y"),
+    ]
+    proto = build(nodes, [("x", FLOAT, [1, 2])], [("y", FLOAT, None)])
+    x = np.array([[0.5, -3.0]], np.float32)
+    (y,) = call(proto, x, threads=1)
+    np.testing.assert_allclose(y, np.sin(np.tile(np.arctan(x), 3)), 1e-5)

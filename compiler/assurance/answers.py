@@ -35,8 +35,7 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
         raise WrongAnswerError(f"{wrong.pop()} outputs where the model has {count}")
     found: list[Comparison] = []
     for index in range(count):
-        sides = ([sample[index] for sample in side] for side in (wanted, got))
-        samples = [Sample(*each) for each in zip(feeds, *sides, strict=True)]
+        samples = [Sample(*each, index) for each in zip(feeds, wanted, got, strict=True)]
         found.append(_compared(model, index, samples, how, check))
     return tuple(found)
 

@@ -66,7 +66,8 @@ class Comparison:
     is in the same place.  `first` is the index of the first of the `differing` elements, `wanted`
     and `got` its two values.  `condition` is the most that an element was allowed beside its
     tolerance, since the reference itself moves so far under rounded inputs or weights, and
-    `excused` how many elements may be any others, since it chooses others itself (conditioning.py).
+    `excused` how many elements may be any others, since it chooses others itself (conditioning.py);
+    `reordered` is how many rows are others, as in the reference itself (reordering.py).
     """
 
     output: str
@@ -82,6 +83,7 @@ class Comparison:
     min_cosine: float = -1.0
     condition: float = 0.0
     excused: int = 0
+    reordered: int = 0
     differing: int = 0
     first: tuple[int, ...] | None = None
     wanted: float | None = None
@@ -98,6 +100,11 @@ class Comparison:
             return (
                 f"output {self.output} was allowed {self.excused} elements beyond its tolerance: "
                 "the reference itself chooses others when the inputs are off as outputs may be"
+            )
+        if self.reordered:
+            return (
+                f"output {self.output} has {self.reordered} rows that stand elsewhere, as they do "
+                "in the reference itself when inputs or weights change by some roundings"
             )
         return (
             f"output {self.output} was allowed up to {self.condition:.3g} beside its tolerance: "
@@ -124,7 +131,6 @@ def compare(
     if wanted.shape != got.shape or wanted.dtype != got.dtype:
         expected, given = _describe(name, wanted), _describe(name, got)
         raise WrongAnswerError(f"output wanted: {expected}, computed: {given}")
-    held = np.dtype(carriers.carrier(str(wanted.dtype)))
     pair = Difference(wanted[np.newaxis], got[np.newaxis])
     if how.precision == "int8" and wanted.dtype.kind in "iu" and wanted.dtype.itemsize <= 2:
         pair.exact = False  # a quantised tensor
@@ -132,7 +138,7 @@ def compare(
         # Integers may be so large that others are the same number in double precision.
         pair.exact, slack = False, np.where(slack > 0, slack, -1.0)
     lower = None if pair.exact else how.reduced
-    usual = (0.0, lower.share * pair.largest) if lower else _tolerance(held, pair.largest)
+    usual = (0.0, lower.share * pair.largest) if lower else tolerance(wanted)
     relative = usual[0] if how.rtol is None else how.rtol
     absolute = usual[1] if how.atol is None else how.atol
     allowed = absolute if slack is None else absolute + slack
@@ -206,10 +212,12 @@ def check(comparisons: Sequence[Comparison], precision: str = "fp32") -> None:
     )
 
 
-def _tolerance(dtype: np.dtype[Any], largest: float) -> tuple[float, float]:
-    """Relative and absolute, of an output whose largest element is so large."""
+def tolerance(wanted: Array) -> tuple[float, float]:
+    """Relative and absolute, of an output that should be this."""
+    dtype = np.dtype(carriers.carrier(str(wanted.dtype)))
     if dtype.kind in "biu":
         return 0.0, 0.0
+    largest = Difference(wanted, wanted).largest
     if (known := TOLERANCES.get(str(dtype))) is None:
         known = (8 * float(ml_dtypes.finfo(dtype).eps),) * 2
     relative, absolute = known

@@ -1,7 +1,7 @@
 """ONNX models: read, bind shapes, make static, expand, import into Relax."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,14 +61,15 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
         module, _ = import_graph(static.proto, file.weights, bound)
         found = Imported(module, (), inputs)
     module = _bounded(found.module)
-    outputs = output_specs(module, [value.name for value in file.proto.graph.output])
+    made = output_specs(module, [value.name for value in file.proto.graph.output])
+    outputs = _outputs(file, [_unless_opaque(spec, found.specs) for spec in made])
     return Model(
         name=file.name,
         module=module,
         inputs=_drawable(file, static, [found.specs[value.name] for value in file.inputs()]),
-        outputs=_outputs(file, [_unless_opaque(spec, found.specs) for spec in outputs]),
+        outputs=outputs,
         reference=OnnxReference(source),
-        notes=_notes(file, static, found.regions),
+        notes=(*_notes(file, static, found.regions), *_misdeclared(file, outputs)),
         regions=found.regions,
     )
 
@@ -93,19 +94,20 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
     listed = ", ".join(dim.describe() for dim in sizes.dims.values())
     told = [dim for shape in bound.values() for dim in shape if isinstance(dim, dims.Dim)]
     sums = {f"{dim} is {dim.sum_of_parts()}" for dim in told if dim.parts and "+" not in dim.name}
+    made = output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
+    outputs = _outputs(file, made)
     return Model(
         name=file.name,
         module=module,
         inputs=spans.with_spans(found, static.proto.graph, static.shape),
-        outputs=_outputs(
-            file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
-        ),
+        outputs=outputs,
         reference=OnnxReference(source),
         notes=(
             *_notes(file, static, ()),
             f"sizes that stay open: {listed}",
             *sorted(sums),
             *sizes.notes,
+            *_misdeclared(file, outputs),
         ),
     )
 
@@ -179,6 +181,24 @@ def _outputs(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, .
         if (wanted := dtype_of(value)) != spec.dtype:
             raise ModelError(f"output {spec.name!r} is declared {wanted}, and is {spec.dtype}")
     return made
+
+
+def _misdeclared(file: OnnxFile, specs: Sequence[TensorSpec]) -> Iterator[str]:
+    """Notes of outputs whose shape is not the one that the file declares.
+
+    ONNX Runtime computes such a model too, and warns; exporters that copy a graph leave them.
+    """
+    for value, spec in zip(file.proto.graph.output, specs, strict=True):
+        kind = value.type.tensor_type
+        if isinstance(spec, OpaqueSpec) or not kind.HasField("shape"):
+            continue
+        wanted = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+        pairs = zip(wanted, spec.shape, strict=False)
+        if len(wanted) != len(spec.shape) or any(
+            isinstance(size, int) and told not in (None, size) for told, size in pairs
+        ):
+            told = ",".join("?" if size is None else str(size) for size in wanted)
+            yield f"warning: output {spec.name!r} is declared [{told}], and is {spec.describe()}"
 
 
 def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hybridc.compiler.delegation.runtime_values import ValueSession
 from hybridc.compiler.errors import InputError, ModelError, first_line
-from hybridc.compiler.frontends.onnx_graph import element_types, liveness, meaning
+from hybridc.compiler.frontends.onnx_graph import choices, element_types, liveness, meaning
 from hybridc.compiler.frontends.onnx_graph.model_file import copied
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers, operators_of
 from hybridc.compiler.model import Array, Feed, as_array
@@ -69,10 +69,11 @@ class OnnxReference:
         if self._elements() >= _BULK:
             self._session = None
 
-    def rounded(self, move: Callable[[Array], Array]) -> "OnnxReference | None":
+    def rounded(self, move: Callable[[Array], Array], seed: int = 0) -> "OnnxReference | None":
         """The same model with each matrix of weights moved; None if they are too many to copy.
 
-        Vectors stay: among them are scales of images, by which sizes are computed.
+        Vectors stay: among them are scales of images, by which sizes are computed.  With a `seed`,
+        what operators choose by is off by some roundings, too.
         """
         import onnx
 
@@ -84,6 +85,8 @@ class OnnxReference:
             if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
                 moved = move(onnx.numpy_helper.to_array(tensor))
                 tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))
+        if seed:
+            choices.unsettle(proto, seed)
         return OnnxReference(proto)
 
     def _elements(self) -> int:

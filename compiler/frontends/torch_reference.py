@@ -1,7 +1,7 @@
 """The right answer of a torch model: torch, eager."""
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +37,14 @@ class TorchReference:
                 ) from error
         return [to_numpy(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
-    def rounded(self, move: Callable[[Array], Array]) -> Reference:
-        """The same with each matrix of weights moved, while it runs."""
+    def rounded(self, move: Callable[[Array], Array], seed: int = 0) -> Reference:
+        """The same with each matrix of weights moved, while it runs.
+
+        With a `seed`, what functions choose by is off by some roundings, too.
+        """
 
         def reference(feed: Feed) -> list[Array]:
-            with _moved_weights(self.module(), move):
+            with _moved_weights(self.module(), move), _unsettled(seed):
                 return self(feed)
 
         return reference
@@ -62,6 +65,39 @@ def _moved_weights(module: Any, move: Callable[[Array], Array]) -> Generator[Non
     finally:
         for weight, own in zip(weights, kept, strict=True):
             weight.copy_(own)
+
+
+# What functions of torch choose by, as the operators of ONNX (onnx_graph/choices.py).
+_CHOOSING = ("topk", "sort", "argsort", "argmax", "argmin")
+_OFF = 4 * 2.0**-24
+
+
+def _unsettled(seed: int) -> AbstractContextManager[Any]:
+    """Within it, functions that choose are given numbers that are off by some roundings."""
+    if not seed:
+        return nullcontext()
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    generator = torch.Generator().manual_seed(seed)
+    names = {f"aten::{name}" for name in _CHOOSING}
+
+    class Unsettled(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if args and func.name().partition(".")[0] in names and _is_fp32(args[0]):
+                off = torch.rand(args[0].shape, generator=generator) * (2 * _OFF) + (1 - _OFF)
+                args = (args[0] * off.to(args[0].device), *args[1:])
+            return func(*args, **(kwargs or {}))
+
+    return Unsettled()
+
+
+def _is_fp32(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor) and value.dtype == torch.float32
 
 
 @contextmanager

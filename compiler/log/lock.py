@@ -90,7 +90,7 @@ class LockAdvice:
     def describe(self) -> Mapping[str, Any]:
         """What came of it, as JSON data."""
         told = (
-            ["it is unknown for which target and precision they are"]
+            ["its target and precision are unknown (give --dtype, or the artifact)"]
             if self.made is None
             else self.differs
         )

@@ -17,6 +17,7 @@ from hybridc.compiler.frontends.onnx.node import (
     is_float,
     static,
 )
+from hybridc.compiler.frontends.onnx_graph import ceil_pooling
 from hybridc.compiler.ir.rewrite import are_known, constant
 from hybridc.compiler.model import Array
 
@@ -91,6 +92,8 @@ def _average_pool(node: Node) -> Expr:
     """
     if not node.get("ceil_mode", 0):
         return None
+    if not are_known(node.shape()[2:]):
+        return _averages_of_open(node)
     declared, padding = node.get("pads", [0] * 2 * len(node.get("kernel_shape"))), _padding(node)
     if all(wide <= known for wide, known in zip(padding, declared, strict=True)):
         return None
@@ -107,6 +110,20 @@ def _average_pool(node: Node) -> Expr:
     return s.multiply(_whole_windows(node, node.inputs[0]), share)
 
 
+def _averages_of_open(node: Node) -> Expr:
+    """With open sizes the padding becomes a part of the image, and what lies behind it is none."""
+    count = len(node.get("kernel_shape"))
+    pads, s = node.get("pads", [0] * 2 * count), node.scope
+    windows = [_window(node, axis) for axis in range(count)]
+    ends = [
+        ceil_pooling.behind(end, stride, dilation * (window - 1) + 1) - end
+        for end, (window, stride, dilation) in zip(pads[count:], windows, strict=True)
+    ]
+    frame = [0] * 4 + [pads[side * count + axis] for axis in range(count) for side in (0, 1)]
+    x = s.nn.pad(node.inputs[0], frame) if any(pads) else node.inputs[0]
+    return _pooled(node, x, [0] * count + ends, count_include_pad=False)
+
+
 def _window(node: Node, axis: int) -> tuple[int, int, int]:
     """Elements of a window along an axis, its stride and its dilation."""
     strides, dilations = (node.get(name) for name in ("strides", "dilations"))
@@ -117,8 +134,6 @@ def _window(node: Node, axis: int) -> tuple[int, int, int]:
 def _padding(node: Node) -> list[int]:
     """The padding with which windows end where it does."""
     extents = node.shape()[2:]
-    if not are_known(extents):
-        raise UnsupportedError("ceil_mode and open sizes")
     count = len(extents)
     padding = list(node.get("pads", [0] * 2 * count))
     for i, extent in enumerate(extents):
@@ -133,11 +148,15 @@ def _padding(node: Node) -> list[int]:
 
 def _whole_windows(node: Node, x: Expr) -> Expr:
     """Averages over all of each window; of what lies outside of the image as zeros."""
+    return _pooled(node, x, _padding(node), count_include_pad=True)
+
+
+def _pooled(node: Node, x: Expr, padding: list[int], *, count_include_pad: bool) -> Expr:
     window, s = node.get("kernel_shape"), node.scope.nn
     strides, dilations = (node.get(name, [1] * len(window)) for name in ("strides", "dilations"))
     pools = {1: s.avg_pool1d, 2: s.avg_pool2d, 3: s.avg_pool3d}
-    options = {"strides": strides, "padding": _padding(node), "dilation": dilations}
-    return pools[len(window)](x, pool_size=window, **options, count_include_pad=True)
+    options = {"strides": strides, "padding": padding, "dilation": dilations}
+    return pools[len(window)](x, pool_size=window, **options, count_include_pad=count_include_pad)
 
 
 def _conv_transpose(node: Node) -> Expr:

@@ -75,8 +75,8 @@ class _Axis:
                 width = (last - first) * (self.before - 1)
                 inner = y * 0 + width / 2 if extent == 1 else y * width / (extent - 1)
                 return inner + first * (self.before - 1)
-            case "pytorch_half_pixel" if extent == 1:
-                return y * 0 - 0.5
+            case "pytorch_half_pixel" if self.after == 1:
+                return y * 0
             case "pytorch_half_pixel" | "half_pixel":
                 return (y + 0.5) / scale - 0.5
             case "half_pixel_symmetric":

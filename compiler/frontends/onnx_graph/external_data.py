@@ -40,7 +40,11 @@ class ExternalData:
             raise ValueError(f"{self.where}: its bytes are not elements")
         from hybridc.compiler.runtime import tensors  # here, since a glance does without TVM
 
-        array = tensors.empty(shape, self.dtype)
+        try:
+            array = tensors.empty(shape, self.dtype)
+        except MemoryError:  # a file with holes may be as long as it likes
+            told = f"{self.where}: there is no memory for {self.size} bytes of external data"
+            raise ModelError(told) from None
         with self.opened() as file:
             # As bytes: arrays of bfloat16 and the like lend no buffer.
             if file.readinto(array.reshape(-1).view(np.uint8).data) != self.size:

@@ -6,7 +6,7 @@ loop nest is a wall for the graph passes, through which no layout passes and not
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -22,6 +22,7 @@ from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
 from hybridc.compiler.frontends.onnx.same_windows import OF_WINDOWS, framed
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_import import joined_sizes, open_shapes, size_arithmetic
+from hybridc.compiler.frontends.onnx_import.open_branches import chosen_branch
 from hybridc.compiler.frontends.onnx_import.open_node import OpenNode
 from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 from hybridc.compiler.ir.rewrite import are_known, extent_of
@@ -62,22 +63,35 @@ class Importer(ONNXGraphImporter):
         if not self.sizes.variables:
             super()._construct_nodes(graph)
             return
-        for node in graph.node:
-            if size_arithmetic.take(self.sizes, node, self._nodes):
-                for name in node.output:
-                    self._nodes[name] = relax.ShapeExpr([])  # its place; never read
-            elif (opened := self._open(node)) is not None:
-                self._nodes[node.output[0]] = self.bb.emit(opened)
-            else:
-                self._read_as_data(node.input)
-                joined_sizes.unite(node, self._nodes, self.sizes, self.bb)
-                super()._construct_nodes(SimpleNamespace(node=[node]))  # pyright: ignore[reportArgumentType]
-            _require_sizes(node, self._nodes, self.sizes)
-            if node.op_type in OF_WINDOWS:
-                _require_windows(node, self._nodes, self.sizes)
-            if node.op_type == "TopK":
-                _require_elements(node, self._nodes, self.sizes)
+        self._construct_open(graph.node)
         self._read_as_data([value.name for value in graph.output])
+
+    def _construct_open(self, nodes: Iterable[Proto]) -> None:
+        for node in nodes:
+            if (branch := chosen_branch(self.sizes, node)) is not None:
+                self._nodes.update(branch.constants)
+                self._construct_open(branch.nodes)
+            else:
+                self._construct(node)
+
+    def _construct(self, node: Proto) -> None:
+        """One node beside open sizes."""
+        if size_arithmetic.take(self.sizes, node, self._nodes):
+            for name in node.output:
+                self._nodes[name] = relax.ShapeExpr([])  # its place; never read
+        elif (opened := self._open(node)) is not None:
+            made = opened if isinstance(opened, list) else [opened]
+            for name, value in zip(node.output, made, strict=False):
+                self._nodes[name] = self.bb.emit(value)
+        else:
+            self._read_as_data(node.input)
+            joined_sizes.unite(node, self._nodes, self.sizes, self.bb)
+            super()._construct_nodes(SimpleNamespace(node=[node]))  # pyright: ignore[reportArgumentType]
+        _require_sizes(node, self._nodes, self.sizes)
+        if node.op_type in OF_WINDOWS:
+            _require_windows(node, self._nodes, self.sizes)
+        if node.op_type == "TopK":
+            _require_elements(node, self._nodes, self.sizes)
 
     def _open(self, node: Proto) -> Any:
         """A node whose result has a shape of open sizes, or None."""

@@ -1,22 +1,23 @@
 """Images that are resized to open sizes."""
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
-import numpy as np
 from tvm import relax
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx_import.open_node import Expr, OpenNode, shape_of
+from hybridc.compiler.frontends.onnx_import.open_resampling import Axis, How, resampled
 
 
 def resize(node: OpenNode) -> Expr | None:
-    """Images as large as sizes say that are not constant, or whole scales of open axes."""
+    """Images as large as sizes say that are not constant, or scales of open axes."""
     extents, text = node.shape(), _texts(node.options)
     wanted = node.list(3) if len(node.inputs) > 3 and node.inputs[3] is not None else None
-    scaled = wanted is None
+    scales = _scales(node) if wanted is None else []
     if wanted is None:
-        wanted = [node.sizes.plain(n * by) for n, by in zip(extents, _scales(node), strict=False)]
+        wanted = [_scaled(node, n, by) for n, by in zip(extents, scales, strict=False)]
     if not any(map(_open, wanted)):
         return None
     mode = text.get("mode", "nearest")
@@ -26,46 +27,61 @@ def resize(node: OpenNode) -> Expr | None:
         raise UnsupportedError("such options, and sizes that are not constants")
     x = node.inputs[0]
     changed = [a for a, size in enumerate(wanted) if not node.sizes.same(size, extents[a])]
-    if mode == "nearest" and _repeats(coordinates, text.get("nearest_mode", _ROUNDED), scaled):
+    rounding = text.get("nearest_mode", _ROUNDED)
+    enlarged = all(by >= 1 and by == by // 1 for by in scales)
+    if mode == "nearest" and _repeats(coordinates, rounding, bool(scales) and enlarged):
         for axis in changed:
             x = _repeated(x, axis, extents[axis], wanted[axis])
         return x
     images = len(extents) == 4 and min(changed, default=2) > 1 and str(x.ty.dtype) == "float32"
-    if mode != "linear" or not images or coordinates not in _ALIKE:
-        raise UnsupportedError(f"mode={mode}, {coordinates} and sizes that are not constants")
-    # Of one element these two have no distance to divide, or another place.
-    apart = all(node.sizes.holds(size > 1) for size in wanted[2:])
-    if coordinates != "half_pixel" and not apart:
-        raise UnsupportedError(f"{coordinates} and open sizes that may be 1")
-    size = shape_of(wanted[2:])
-    return relax.op.image.resize2d(x, size, coordinate_transformation_mode=coordinates)
+    if mode == "linear" and images and coordinates in _ALIKE and (not scales or enlarged):
+        size = shape_of(wanted[2:])
+        return relax.op.image.resize2d(x, size, coordinate_transformation_mode=coordinates)
+    sharp = float(node.options.get("cubic_coeff_a", -0.75))
+    how = How(str(x.ty.dtype), len(extents), mode, coordinates, rounding, sharp)
+    for axis in changed:
+        scale = float(scales[axis]) if scales else None
+        x = resampled(x, Axis(axis, extents[axis], wanted[axis], scale), how)
+    return x
 
 
-_ALIKE = frozenset({"half_pixel", "pytorch_half_pixel", "align_corners"})
+# Of one element the second has another place; TVM computes corners of whole numbers alone.
+_ALIKE = frozenset({"half_pixel"})
+_FINEST = 64  # steps of a scale by which sizes are multiplied
 _ROUNDED = "round_prefer_floor"  # Resize's default
 
 
-def _scales(node: OpenNode) -> list[int]:
-    """The scales of a Resize that are whole and enlarge an open axis; else none."""
+def _scales(node: OpenNode) -> list[Fraction]:
+    """The scales of a Resize, where one changes an open axis; else none.
+
+    Fractions of few bits, by which sizes are multiplied exactly, as in fp32.
+    """
     held = getattr(node.inputs[2], "value", None) if len(node.inputs) > 2 else None
     if held is None or node.options.get("axes"):
         return []
-    scales, extents = held.numpy(), node.shape()
-    enlarged = any(scale > 1 for scale, n in zip(scales, extents, strict=False) if _open(n))
-    return scales.astype(int).tolist() if enlarged and np.all(scales == np.floor(scales)) else []
+    scales = [Fraction(float(scale)) for scale in held.numpy()]
+    changed = any(by != 1 and _open(n) for by, n in zip(scales, node.shape(), strict=False))
+    return scales if changed and all(by.denominator <= _FINEST for by in scales) else []
+
+
+def _scaled(node: OpenNode, extent: Any, by: Fraction) -> Any:
+    """An extent times a scale, rounded down; it has elements."""
+    wanted = node.sizes.plain(extent * by.numerator // by.denominator)
+    node.sizes.raise_until_positive(wanted, f"a Resize by {float(by):g} leaves an element")
+    return wanted
 
 
 def _open(size: Any) -> bool:
     return not isinstance(size, int)
 
 
-def _repeats(coordinates: str, rounding: str, scaled: bool) -> bool:
+def _repeats(coordinates: str, rounding: str, whole: bool) -> bool:
     """Whether the nearest elements are those at `floor(i * extent / wanted)`.
 
     By a whole scale the middle of an element lies less than half an element from that of its
     source.
     """
-    if scaled and coordinates in ("half_pixel", "pytorch_half_pixel"):
+    if whole and coordinates in ("half_pixel", "pytorch_half_pixel"):
         return rounding.startswith("round")
     return (coordinates, rounding) == ("asymmetric", "floor")
 

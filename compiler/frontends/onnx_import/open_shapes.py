@@ -15,7 +15,9 @@ from tvm import relax, tirx
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx_graph import slices
 from hybridc.compiler.frontends.onnx_import.open_node import Expr, OpenNode, shape_of
+from hybridc.compiler.frontends.onnx_import.open_padding import pad
 from hybridc.compiler.frontends.onnx_import.open_resizing import resize
+from hybridc.compiler.frontends.onnx_import.open_selection import top_k
 from hybridc.compiler.frontends.onnx_import.sizes import Fraction, Sizes, UnknownError
 from hybridc.compiler.ir.rewrite import constant
 
@@ -240,14 +242,16 @@ def _tile(node: OpenNode) -> Expr | None:
     return relax.op.reshape(spread, shape_of(total))
 
 
-CONVERTERS: Mapping[str, Callable[[OpenNode], Expr | None]] = MappingProxyType(
+CONVERTERS: Mapping[str, Callable[[OpenNode], Expr | list[Expr] | None]] = MappingProxyType(
     {
         "ConstantOfShape": _constant_of_shape,
         "Expand": _expand,
+        "Pad": pad,
         "Range": _range,
         "Reshape": _reshape,
         "Resize": resize,
         "Slice": _slice,
         "Tile": _tile,
+        "TopK": top_k,
     }
 )

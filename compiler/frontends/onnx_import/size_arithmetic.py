@@ -1,6 +1,7 @@
 """Operators of ONNX on small tensors of integers that follow from open sizes."""
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from types import MappingProxyType
 from typing import Any
 
@@ -177,14 +178,18 @@ def _most(a: Any, b: Any) -> Any:
     return max(a, b) if isinstance(a, int) and isinstance(b, int) else tirx.max(a, b)
 
 
-def _product(call: Call) -> Numbers:
-    if call.ints(1, "axes") not in (None, [0], [-1]):
-        raise UnknownError
-    total: Any = 1
-    for value in call.array():
-        total = total * value
-    kept = call.options.get("keepdims", 1)
-    return call.same(scalar(total).reshape(1) if kept else scalar(total))
+def _reduced(join: Callable[[Any, Any], Any]) -> Callable[[Call], Numbers]:
+    """What becomes of all numbers of a list, joined one after another."""
+
+    def compute(call: Call) -> Numbers:
+        given, array = call.ints(1, "axes"), call.array()
+        kept_whole = given is None and call.options.get("noop_with_empty_axes", 0)
+        if given not in (None, [0], [-1]) or kept_whole or array.ndim != 1 or not array.size:
+            raise UnknownError
+        total = scalar(reduce(join, array))
+        return call.same(total.reshape(1) if call.options.get("keepdims", 1) else total)
+
+    return compute
 
 
 def _filled(call: Call) -> Numbers:
@@ -224,7 +229,10 @@ _ARITHMETIC: Mapping[str, Callable[[Call], Numbers | list[Numbers]]] = MappingPr
         "Min": _best(_least),
         "Mod": _modulo,
         "OneHot": _one_hot,
-        "ReduceProd": _product,
+        "ReduceMax": _reduced(_most),
+        "ReduceMin": _reduced(_least),
+        "ReduceProd": _reduced(lambda a, b: a * b),
+        "ReduceSum": _reduced(lambda a, b: a + b),
         "Reshape": _reshape,
         "Shape": _shape,
         "Size": _size,

@@ -1,0 +1,181 @@
+"""Rows that a model sorts or selects: another order is right where the reference has it, too.
+
+Detectors return the best of many candidates, each a row of one or several outputs: a box, its
+score, its class.  Where scores are equal up to rounding another order is as right, and another
+candidate for the last place.  An allowance for each element cannot tell that from a wrong row: of
+a coordinate it would be the width of the image.
+
+So rows are compared whole, over all outputs that they are a part of, with what the reference makes
+of inputs and weights that are off by some roundings.  Each has to be a row of one of these answers;
+may have moved no further than some row of the reference does there; and stands no more often than
+in one of them.  A wrong index, a row twice, or a box beside another's class is none of that.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridc.compiler.assurance.verify import tolerance
+from hybridc.compiler.model import Array
+from hybridc.compiler.runtime import carriers
+
+# How much further than any row of some answers of the reference one of another answer may move.
+_FURTHER = 2.0
+# Elements compared for one sequence of rows; a search through more would take longer than the rest.
+_MOST = 2**29
+# An axis is one of rows if so many of those that change in the reference's answers only move.
+_MOVED = 0.5
+
+Answer = Sequence[Any]  # arrays, and values that are none
+Flags = NDArray[np.bool_]
+
+
+def excused(index: int, wanted: Answer, got: Answer, answers: Sequence[Answer]) -> int | None:
+    """How many rows of output `index` are others than wanted, all of which are as right.
+
+    -1 where one is not; None where the `answers` of the reference move no rows: that says nothing.
+    """
+    shape = wanted[index].shape
+    for axis in range(len(shape)):
+        places = [
+            place
+            for place, array in enumerate(wanted)
+            if isinstance(array, np.ndarray) and array.shape[: axis + 1] == shape[: axis + 1]
+        ]
+        alike = [
+            [each[place] for place in places]
+            for each in answers
+            if all(each[place].shape == wanted[place].shape for place in places)
+        ]
+        if shape[axis] > 1 and alike:
+            first, second = ([side[place] for place in places] for side in (wanted, got))
+            found = [*_sequences(axis, first, second, alike)]
+            if (count := _judged(found)) is not None:
+                return count
+    return None
+
+
+def _judged(found: Sequence["_Sequence"]) -> int | None:
+    wrong = [each for each in found if each.changed.size]
+    if not wrong or any(each.effort > _MOST for each in wrong):
+        return None
+    moving = [each.reorders for each in wrong]
+    if not any(moving):
+        return None
+    if not all(moving) or not all(each.is_right() for each in wrong):
+        return -1
+    return sum(each.changed.size for each in wrong)
+
+
+def _sequences(
+    axis: int, wanted: Answer, got: Answer, answers: Sequence[Answer]
+) -> Iterator["_Sequence"]:
+    """Rows along an axis, for each index of the axes before it."""
+    limits = [tolerance(array) for array in wanted]
+    sides = [[_rows(array, axis) for array in side] for side in (wanted, got, *answers)]
+    for place in range(len(sides[0][0])):
+        first, second, *others = ([array[place] for array in side] for side in sides)
+        yield _Sequence(first, second, others, limits)
+
+
+def _rows(array: Array, axis: int) -> Array:
+    carried = carriers.carried(array)
+    before, (size, *_) = array.shape[:axis], array.shape[axis:]
+    exact = carried.dtype.kind in "biu"
+    held = carried if exact else carried.astype(np.float64)
+    rows: Array = held.reshape(int(np.prod(before, dtype=int)), size, -1)
+    return rows
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """Rows in their order, of several outputs at once: wanted, got, and of other answers.
+
+    `limits` are rtol and atol of each output.
+    """
+
+    wanted: Answer
+    got: Answer
+    answers: Sequence[Answer]
+    limits: Sequence[tuple[float, float]]
+
+    @cached_property
+    def changed(self) -> NDArray[np.intp]:
+        """The rows that are not as wanted."""
+        return self._changed(self.got)
+
+    @property
+    def effort(self) -> int:
+        """About as many elements have to be compared."""
+        width = sum(array.shape[1] for array in self.wanted)
+        rows = self.changed.size + sum(self._changed(each).size for each in self.answers)
+        return int(rows * len(self.wanted[0]) * width * (1 + len(self.answers)))
+
+    @cached_property
+    def moves(self) -> list[tuple[int, int]]:
+        """Where each row that an answer moves was, and where it is."""
+        return [
+            (int(here), _nearest(places, here))
+            for answer in self.answers
+            for here in self._changed(answer)
+            if (places := np.flatnonzero(self._like(answer, here, self.wanted))).size
+        ]
+
+    @property
+    def reorders(self) -> bool:
+        """Whether most of what changes in the answers only moves."""
+        changed = sum(self._changed(answer).size for answer in self.answers)
+        return bool(self.moves) and len(self.moves) >= _MOVED * changed
+
+    def is_right(self) -> bool:
+        """Whether every row that is not as wanted is as right."""
+        return all(self._fits(int(row)) for row in self.changed)
+
+    def _fits(self, row: int) -> bool:
+        every = [self.wanted, *self.answers]
+        found = [self._like(self.got, row, answer) for answer in every]
+        most = max(map(np.count_nonzero, found))
+        if most > 1 and any(each[row] for each in found):
+            return True  # a class of an element, say, which another answer gives it too
+        if np.count_nonzero(self._like(self.got, row, self.got)) > most:
+            return False
+        places = np.flatnonzero(np.logical_or.reduce(found))
+        there = _nearest(places, row)
+        low, high = sorted((row, there))
+        far = [
+            abs(one - other)
+            for one, other in self.moves
+            if min(one, other) <= high and max(one, other) >= low
+        ]
+        return high - low <= _FURTHER * max(far, default=0)
+
+    def _changed(self, answer: Answer) -> NDArray[np.intp]:
+        near = (
+            _near(one, other, *limits).all(1)
+            for one, other, limits in zip(self.wanted, answer, self.limits, strict=True)
+        )
+        return np.flatnonzero(~np.logical_and.reduce([*near]))
+
+    def _like(self, one: Answer, row: int, other: Answer) -> Flags:
+        """Which rows of another answer are like a row of one."""
+        found: Flags = np.ones(len(other[0]), bool)
+        for mine, theirs, limits in zip(one, other, self.limits, strict=True):
+            found[found] = _near(theirs[found], mine[row], *limits).all(1)
+        return found
+
+
+def _near(one: Array, other: Array, rtol: float, atol: float) -> Flags:
+    if one.dtype.kind in "biu":
+        return np.asarray(one == other)
+    with np.errstate(invalid="ignore"):
+        close = np.abs(one - other) <= atol + rtol * np.abs(one)
+    found: Flags = (close & np.isfinite(one)) | (one == other) | (np.isnan(one) & np.isnan(other))
+    return found
+
+
+def _nearest(places: Any, to: int) -> int:
+    return int(places[np.argmin(np.abs(places - to))])
