@@ -200,3 +200,53 @@ def test_graphs_that_differ_in_a_branch_alone_are_told_apart() -> None:
     digest = torch_region._digest  # pyright: ignore[reportPrivateUsage]
     first, second = (digest(made(factor), "") for factor in (2.0, 3.0))
     assert first != second
+
+
+def test_arguments_that_share_memory_with_one_that_is_written_to() -> None:
+    """Torch's own guards of how they overlap are for code that is made within Dynamo."""
+
+    def function(x: Any, y: Any) -> Any:
+        return x.add_(1) + y
+
+    made = compiled(function)
+    for places in [(0, 4), (0, 4), (0, 2), (0, 2), (2, 0), (3, 0)]:
+        ours, theirs = torch.arange(8.0), torch.arange(8.0)
+        x, y = (ours[i : i + 4] for i in places)
+        same(made(x, y), function(*(theirs[i : i + 4] for i in places)))
+        same(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:.*autocast")
+def test_autocast_that_is_switched_off_in_a_part() -> None:
+    weight, norm = torch.randn(8, 8), nn.LayerNorm(8)
+    images = nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4), nn.GroupNorm(2, 4)).eval()
+
+    def function(x: Any) -> Any:
+        narrow = x @ weight
+        with torch.autocast("cpu", enabled=False):
+            return narrow, x @ weight, norm(narrow), images(x.reshape(1, 2, 2, 4))
+
+    made, x = compiled(function), torch.randn(2, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = function(x)
+        for _ in range(3):
+            got = made(x)
+            torch.testing.assert_close(got[1], wanted[1])  # fp32
+            torch.testing.assert_close(got, wanted, rtol=2e-2, atol=2e-2)
+
+
+def test_outputs_that_show_the_same_memory() -> None:
+    """Who writes to one of them changes the others."""
+
+    def function(x: Any) -> Any:
+        y = (x + 1).t()
+        return y, y.reshape(-1, 2, 2)[1:], (y * 2).split(1)[1], y.t().view(-1), y.sum()
+
+    made = compiled(function)
+    for _ in range(2):
+        ours, theirs = made(torch.zeros(2, 4)), function(torch.zeros(2, 4))
+        for results in (ours, theirs):
+            results[1].mul_(3)
+            results[3].add_(5)
+        same(ours, theirs)
+        assert [x.stride() for x in ours] == [x.stride() for x in theirs]

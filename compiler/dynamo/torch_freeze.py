@@ -1,5 +1,7 @@
 """From a functional graph and its arguments to a module whose weights are constants."""
 
+import operator
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,14 +15,15 @@ class Frozen:
     """A graph whose inputs are tensors that it reads, and whose outputs are tensors it computes.
 
     Its own tensors are on the CPU, where it is read; those of calls are on `device`.
-    `inputs` are the places of its inputs among the region's arguments.  `outputs` says for each of
-    the region's outputs where it comes from: the place among the graph's outputs and the strides
-    that torch gave it, an argument's place, or a constant.
+    `inputs` are the places of its inputs among the region's arguments, and `strides` those that
+    torch gives to its outputs.  `outputs` says for each of the region's outputs where it comes
+    from: an output of the graph, an argument's place, or a constant.
     """
 
     module: Any
     device: Any
     inputs: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
     outputs: tuple["Computed | Argument | Plain", ...]
     constants: dict[int, tuple[Any, int]] = field(repr=False)
 
@@ -35,10 +38,19 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Computed:
-    """An output that the compiled graph computes."""
+    """An output that the compiled graph computes, at a place among its own; or a view of that."""
 
     place: int
-    strides: tuple[int, ...]
+    view: "View | None" = None
+
+
+@dataclass(frozen=True)
+class View:
+    """Which elements of a result an output shows, as `torch.as_strided` takes them."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +100,8 @@ def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
     for node in frozen.nodes:
         node.meta.clear()  # what the exporter would take for its own
     module = torch.fx.GraphModule(root, frozen)
-    return Frozen(module, device, tuple(fed), sources, constants)
+    strides = tuple(tuple(map(int, value.stride())) for value in made)
+    return Frozen(module, device, tuple(fed), strides, sources, constants)
 
 
 def _read(graph: Any, places: dict[Any, int], args: Sequence[Any]) -> list[Any]:
@@ -133,22 +146,54 @@ def _sources(
     graph: Any, places: dict[Any, int]
 ) -> tuple[list[Any], tuple[Computed | Argument | Plain, ...]]:
     """The nodes to compute, each once, and for each output where it comes from."""
+    nodes = _result(graph).args[0]
+    shown = Counter(_base(node) for node in {n for n in nodes if _is_call(n)})
     computed: list[Any] = []
     sources: list[Computed | Argument | Plain] = []
-    for node in _result(graph).args[0]:
+    for node in nodes:
         if node in places:
             sources.append(Argument(places[node]))
         elif getattr(node, "op", None) == "get_attr":
             sources.append(Plain(getattr(graph, node.target)))
-        elif getattr(node, "op", None) == "call_function":
-            require_usable(node.meta["val"])
-            if node not in computed:
-                computed.append(node)
-            strides = tuple(map(int, node.meta["val"].stride()))
-            sources.append(Computed(computed.index(node), strides))
+        elif _is_call(node):
+            # Outputs of which one shows the memory of another do so in eager execution.
+            source = base if shown[base := _base(node)] > 1 else node
+            require_usable(source.meta["val"])
+            if source not in computed:
+                computed.append(source)
+            sources.append(Computed(computed.index(source), _view(node, source)))
         else:
             sources.append(Plain(node))
     return computed, tuple(sources)
+
+
+def _is_call(node: Any) -> bool:
+    return getattr(node, "op", None) == "call_function"
+
+
+def _base(node: Any) -> Any:
+    """The computed node whose memory a node shows; itself if that is no other's."""
+    while (source := _viewed(node)) is not None and _is_call(source):
+        if source.meta["val"].dtype != node.meta["val"].dtype:
+            break
+        node = source
+    return node
+
+
+def _viewed(node: Any) -> Any:
+    """What a node is a view of, or None."""
+    maker = node.args[0] if node.target is operator.getitem else node  # one of several views
+    schema = getattr(maker.target, "_schema", None)
+    alias = schema.arguments[0].alias_info if schema and schema.arguments else None
+    return maker.args[0] if alias is not None and not alias.is_write else None
+
+
+def _view(node: Any, source: Any) -> View | None:
+    if node is source:
+        return None
+    value, base = node.meta["val"], source.meta["val"]
+    sizes, strides = (tuple(map(int, numbers)) for numbers in (value.shape, value.stride()))
+    return View(sizes, strides, int(value.storage_offset() - base.storage_offset()))
 
 
 def require_usable(value: Any) -> None:

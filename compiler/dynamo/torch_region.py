@@ -7,7 +7,8 @@ state), which torch counts in each tensor's version: one that changed is from th
 import dataclasses
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -52,11 +53,13 @@ class Region:
         args.clear()
         if self._ready is None or self._ready[0].changed(tensors):
             self._waiting = tensors
-            eager: Sequence[Any] = self._graph(*tensors)
+            with without_autocast():
+                eager: Sequence[Any] = self._graph(*tensors)
             return eager
         frozen, session = self._ready
         results = run(session, frozen.device, [tensors[place] for place in frozen.inputs])
-        return [_output(source, results, tensors) for source in frozen.outputs]
+        laid = [_strided(x, strides) for x, strides in zip(results, frozen.strides, strict=True)]
+        return [_output(source, laid, tensors) for source in frozen.outputs]
 
     @property
     def waits(self) -> bool:
@@ -73,13 +76,22 @@ class Region:
         args, self._waiting = self._waiting or [], None
         if self._ready is not None:  # what changed once may change again
             self._weights -= self._ready[0].changed(args)
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), without_autocast():
             frozen = freeze(self._graph, args, self._weights)
             options = torch_device.options_for(frozen.device, self._options)
             inputs = tuple(torch_device.on_host(ordinary(args[i])) for i in frozen.inputs)
             computes = any(isinstance(source, Computed) for source in frozen.outputs)
             compiled = session(frozen.module, inputs, options) if computes else None
         self._ready = frozen, compiled
+
+
+@contextmanager
+def without_autocast() -> Generator[None]:
+    """Within it, operators compute in the types of their arguments: the graph has every cast."""
+    import torch
+
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
 
 def session(module: Any, inputs: tuple[Any, ...], options: Options) -> InferenceSession:
@@ -171,7 +183,8 @@ def run(session: InferenceSession | None, device: Any, tensors: Sequence[Any]) -
 def _output(source: Computed | Argument | Plain, results: Sequence[Any], args: Any) -> Any:
     match source:
         case Computed():
-            return _strided(results[source.place], source.strides)
+            found, view = results[source.place], source.view
+            return found if view is None else found.as_strided(view.size, view.stride, view.offset)
         case Argument():
             return args[source.place]
         case Plain():
