@@ -209,7 +209,7 @@ def _traced(module: Any, example_inputs: tuple[Any, ...]) -> Any:
 def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
     from torch.export.graph_signature import InputKind
 
-    if changed := sorted({root.name for root in map(written, exported.graph.nodes) if root}):
+    if changed := written(exported):
         raise ModelError(
             f"{name} changes its own state or inputs, which is not supported: {changed}"
         )
