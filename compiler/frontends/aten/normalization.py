@@ -14,7 +14,6 @@ from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
 from hybridc.compiler.ir.rewrite import constant
 
-
 _WEIGHTS = ("weight", "bias", "running_mean", "running_var")
 
 
