@@ -12,6 +12,7 @@ from hybridc.compiler.dynamo.torch_backend import FallbackWarning
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
+flex_attention = pytest.importorskip("torch.nn.attention.flex_attention")
 
 
 @pytest.fixture(autouse=True)
@@ -250,3 +251,39 @@ def test_outputs_that_show_the_same_memory() -> None:
             results[3].add_(5)
         same(ours, theirs)
         assert [x.stride() for x in ours] == [x.stride() for x in theirs]
+
+
+def test_complex_weights_inputs_and_outputs() -> None:
+    """As of rotary embeddings; AOTAutograd gives a conjugate as a view that negates."""
+    turns = torch.polar(torch.ones(3, 4), torch.randn(3, 4))
+
+    def function(x: Any, y: Any) -> Any:
+        z = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turns
+        y.mul_(2)
+        return torch.view_as_real(z).flatten(-2), z * y, (z + y).conj(), z.T
+
+    made = compiled(function)
+    for _ in range(3):
+        x, y = torch.randn(3, 8), torch.randn(3, 4, dtype=torch.complex64)
+        theirs = y.clone()
+        same(made(x, y), function(x, theirs))
+        same(y, theirs)
+
+
+def test_attention_with_scores_that_a_function_changes() -> None:
+    slopes = torch.tensor([0.1, 0.2])
+    causal = flex_attention.create_block_mask(_is_before, None, None, 128, 128, device="cpu")
+
+    def function(x: Any) -> Any:
+        return flex_attention.flex_attention(
+            x, x, x, lambda score, b, h, i, j: score - slopes[h] * (i - j), block_mask=causal
+        )
+
+    made, x = compiled(function), torch.randn(1, 2, 128, 8)
+    for _ in range(2):
+        same(made(x), function(x))
+
+
+def _is_before(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    del batch, head
+    return query >= key

@@ -9,6 +9,7 @@ compiles.  Gradients are not computed: a graph that needs them runs eagerly.
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from hybridc.compiler.configuration import plans
@@ -87,7 +88,12 @@ class Graph:
     def __call__(self, *args: Any) -> Any:
         """Compute the graph's outputs."""
         variant = self._variants.get(self._key(args))
-        return self._first(args) if variant is None else variant(*args)
+        if variant is None:
+            with _one_at_a_time():
+                variant = self._variants.get(self._key(args))
+                if variant is None:
+                    return self._first(args)
+        return variant(*args)
 
     def _first(self, args: Sequence[Any]) -> Any:
         """Compute by a new variant, which shows what the graph writes to."""
@@ -129,7 +135,7 @@ class Graph:
         except GradientsRequiredError:
             return self._eager("gradients are required; call it under torch.no_grad()")
         except Exception as error:  # tracing runs operators that raise anything
-            return self._eager(first_line(error)[:_LONGEST])
+            return self._eager(_reason(error))
         return self._variant(functional, regions[0])
 
     def _variant(self, functional: Callable[..., Any], region: "Region") -> Callable[..., Any]:
@@ -139,10 +145,11 @@ class Graph:
         def run(*args: Any) -> Any:
             outputs = chosen[0](*args)
             if region.waits:
-                try:
-                    region.compile()
-                except Exception as error:  # importers raise anything
-                    chosen[0] = self._eager(first_line(error)[:_LONGEST])
+                with _one_at_a_time():
+                    try:
+                        region.compile()
+                    except Exception as error:  # importers raise anything
+                        chosen[0] = self._eager(_reason(error))
             return outputs
 
         return run
@@ -152,6 +159,22 @@ class Graph:
         warnings.warn(text, FallbackWarning, stacklevel=2)
         run: Callable[..., Any] = self._graph
         return run
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line; of what cannot be traced, torch says the name alone."""
+    line = first_line(error)
+    if line == str(getattr(error, "func", None)):
+        return f"operator {line!r} has a result that depends on the data"
+    return line[:_LONGEST]
+
+
+def _one_at_a_time() -> AbstractContextManager[Any]:
+    """The lock under which Dynamo traces: of two tracers that run at once, one fails."""
+    from torch._dynamo import convert_frame
+
+    lock: AbstractContextManager[Any] = convert_frame.compile_lock
+    return lock
 
 
 def functionalised(

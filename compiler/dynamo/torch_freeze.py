@@ -9,21 +9,26 @@ from typing import Any
 from hybridc.compiler.dynamo import torch_attention, torch_device
 from hybridc.compiler.errors import ModelError
 
+# Views whose elements are others than those in memory.
+_NEGATING = ("aten::_conj", "aten::_neg_view")
+
 
 @dataclass(frozen=True)
 class Frozen:
     """A graph whose inputs are tensors that it reads, and whose outputs are tensors it computes.
 
     Its own tensors are on the CPU, where it is read; those of calls are on `device`.
-    `inputs` are the places of its inputs among the region's arguments, and `strides` those that
-    torch gives to its outputs.  `outputs` says for each of the region's outputs where it comes
-    from: an output of the graph, an argument's place, or a constant.
+    Complex numbers come and go as pairs of real ones.
+
+    `inputs` are the places of its inputs among the region's arguments, and `results` say how torch
+    has its outputs.  `outputs` says for each of the region's outputs where it comes from: an output
+    of the graph, an argument's place, or a constant.
     """
 
     module: Any
     device: Any
     inputs: tuple[int, ...]
-    strides: tuple[tuple[int, ...], ...]
+    results: tuple["Result", ...]
     outputs: tuple["Computed | Argument | Plain", ...]
     constants: dict[int, tuple[Any, int]] = field(repr=False)
 
@@ -34,6 +39,14 @@ class Frozen:
             for place, (kept, version) in self.constants.items()
             if args[place].data_ptr() != kept.data_ptr() or args[place]._version != version
         }
+
+
+@dataclass(frozen=True)
+class Result:
+    """How torch lays out what the graph computes, and whether that is complex."""
+
+    strides: tuple[int, ...]
+    is_complex: bool
 
 
 @dataclass(frozen=True)
@@ -92,16 +105,34 @@ def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
             values[node] = frozen.get_attr(name)
             constants[place] = value, value._version
         else:
-            values[node] = frozen.placeholder(f"x{len(fed)}")
+            given = values[node] = frozen.placeholder(f"x{len(fed)}")
+            if value.is_complex():
+                values[node] = frozen.call_function(torch.view_as_complex, (given,))
             fed.append(place)
     _copy_operators(graph, root, frozen, values)
-    frozen.output(tuple(values[node] for node in outputs))
+    results = tuple(_result_of(value) for value in made)
+    frozen.output(
+        tuple(
+            frozen.call_function(pairs, (values[node],)) if result.is_complex else values[node]
+            for node, result in zip(outputs, results, strict=True)
+        )
+    )
     frozen.eliminate_dead_code()
     for node in frozen.nodes:
         node.meta.clear()  # what the exporter would take for its own
     module = torch.fx.GraphModule(root, frozen)
-    strides = tuple(tuple(map(int, value.stride())) for value in made)
-    return Frozen(module, device, tuple(fed), strides, sources, constants)
+    return Frozen(module, device, tuple(fed), results, sources, constants)
+
+
+def _result_of(value: Any) -> Result:
+    return Result(tuple(map(int, value.stride())), value.is_complex())
+
+
+def pairs(tensor: Any) -> Any:
+    """The tensor; of complex numbers their real and imaginary parts, in a last axis."""
+    import torch
+
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def _read(graph: Any, places: dict[Any, int], args: Sequence[Any]) -> list[Any]:
@@ -184,7 +215,9 @@ def _viewed(node: Any) -> Any:
     """What a node is a view of, or None."""
     maker = node.args[0] if node.target is operator.getitem else node  # one of several views
     schema = getattr(maker.target, "_schema", None)
-    alias = schema.arguments[0].alias_info if schema and schema.arguments else None
+    if schema is None or not schema.arguments or schema.name in _NEGATING:
+        return None
+    alias = schema.arguments[0].alias_info
     return maker.args[0] if alias is not None and not alias.is_write else None
 
 
@@ -202,8 +235,8 @@ def require_usable(value: Any) -> None:
 
     if value.layout != torch.strided or value.is_quantized:
         raise ModelError(f"a tensor is {value.layout}; only dense ones are taken")
-    if value.is_complex():
-        raise ModelError(f"a tensor is of {value.dtype}; give its real and imaginary parts")
+    if value.dtype == torch.complex32:
+        raise ModelError(f"a tensor is of {value.dtype}")
 
 
 def require_deterministic(node: Any) -> None:

@@ -18,7 +18,16 @@ import numpy as np
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.dynamo import torch_device
-from hybridc.compiler.dynamo.torch_freeze import Argument, Computed, Frozen, Plain, freeze, ordinary
+from hybridc.compiler.dynamo.torch_freeze import (
+    Argument,
+    Computed,
+    Frozen,
+    Plain,
+    Result,
+    freeze,
+    ordinary,
+    pairs,
+)
 from hybridc.compiler.errors import (
     ContractError,
     HybridcError,
@@ -58,7 +67,7 @@ class Region:
             return eager
         frozen, session = self._ready
         results = run(session, frozen.device, [tensors[place] for place in frozen.inputs])
-        laid = [_strided(x, strides) for x, strides in zip(results, frozen.strides, strict=True)]
+        laid = [_laid_out(x, how) for x, how in zip(results, frozen.results, strict=True)]
         return [_output(source, laid, tensors) for source in frozen.outputs]
 
     @property
@@ -73,13 +82,15 @@ class Region:
         """
         import torch
 
-        args, self._waiting = self._waiting or [], None
+        args, self._waiting = self._waiting, None
+        if args is None:  # another thread's call has been served
+            return
         if self._ready is not None:  # what changed once may change again
             self._weights -= self._ready[0].changed(args)
         with torch.inference_mode(False), torch.no_grad(), without_autocast():
             frozen = freeze(self._graph, args, self._weights)
             options = torch_device.options_for(frozen.device, self._options)
-            inputs = tuple(torch_device.on_host(ordinary(args[i])) for i in frozen.inputs)
+            inputs = tuple(torch_device.on_host(pairs(ordinary(args[i]))) for i in frozen.inputs)
             computes = any(isinstance(source, Computed) for source in frozen.outputs)
             compiled = session(frozen.module, inputs, options) if computes else None
         self._ready = frozen, compiled
@@ -173,7 +184,7 @@ def run(session: InferenceSession | None, device: Any, tensors: Sequence[Any]) -
     if session is None:
         return ()
     alignment = session.artifact.alignment
-    results = session(*(torch_device.readable(ordinary(x), alignment) for x in tensors))
+    results = session(*(torch_device.readable(pairs(ordinary(x)), alignment) for x in tensors))
     outputs = results if isinstance(results, tuple) else (results,)
     found = [x if isinstance(x, torch.Tensor) else torch.from_dlpack(x) for x in outputs]
     # Without inputs, a session knows no library to which its results should go.
@@ -191,10 +202,12 @@ def _output(source: Computed | Argument | Plain, results: Sequence[Any], args: A
             return source.value
 
 
-def _strided(tensor: Any, strides: tuple[int, ...]) -> Any:
+def _laid_out(tensor: Any, result: Result) -> Any:
     """The tensor laid out as torch's own would be: views behind the graph were traced on that."""
     import torch
 
+    tensor = torch.view_as_complex(tensor) if result.is_complex else tensor
+    strides = result.strides
     if tensor.stride() == strides or tensor.numel() < 2:
         return tensor
     copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
