@@ -287,3 +287,11 @@ def test_attention_with_scores_that_a_function_changes() -> None:
 def _is_before(batch: Any, head: Any, query: Any, key: Any) -> Any:
     del batch, head
     return query >= key
+
+
+def test_a_view_of_what_torch_lays_out_otherwise_than_it_traces() -> None:
+    norm = nn.BatchNorm1d(4).eval()
+    made = compiled(lambda x: norm(x.transpose(1, 2)).transpose(1, 2).reshape(-1, 4))
+    for _ in range(2):
+        x = torch.randn(2, 3, 4)
+        same(made(x), norm(x.transpose(1, 2)).transpose(1, 2).reshape(-1, 4))

@@ -74,7 +74,7 @@ def _version(value: Any) -> int | None:
 
     if not isinstance(value, torch.Tensor) or value.is_inference():
         return None
-    return value._version
+    return int(value._version)
 
 
 def _changed(value: Any, old: int | None) -> bool:

@@ -51,7 +51,7 @@ class Region:
     _boxed_call = True  # AOTAutograd's word for arguments in a list
 
     def __init__(self, graph: Any, weights: Sequence[Any], options: Options) -> None:
-        self._graph, self._options = graph, options
+        self._graph, self._options = _reshaping(graph), options
         self._weights = {tensor.data_ptr() for tensor in weights if _counted(tensor)}
         self._ready: tuple[Frozen, InferenceSession | None] | None = None
         self._waiting: list[Any] | None = None
@@ -103,6 +103,20 @@ def without_autocast() -> Generator[None]:
 
     with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
         yield
+
+
+def _reshaping(graph: Any) -> Any:
+    """The graph with views that copy where they have to.
+
+    A batch norm of a transposed tensor has other strides than torch traces, and fails views.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    for node in graph.graph.find_nodes(op="call_function", target=aten.view.default):
+        node.target = aten.reshape.default
+    graph.recompile()
+    return graph
 
 
 def session(module: Any, inputs: tuple[Any, ...], options: Options) -> InferenceSession:

@@ -90,7 +90,7 @@ def _changed(node: Any) -> Iterator[Any]:
     if _counts_statistics(node):
         yield node.args[3]
     schema = getattr(node.target, "_schema", None)
-    if not getattr(schema, "is_mutable", False):
+    if schema is None or not schema.is_mutable:
         return
     known = schema.arguments
     values = dict(zip((argument.name for argument in known), node.args, strict=False))
