@@ -177,6 +177,8 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "sort.stable": _stable,
     }
 )
+
+
 def _topk(c: Call) -> tuple[Expr, ...]:
     """In their order also where torch leaves it open, as routers of experts do."""
     options = {"k": c["k"], "axis": c["dim"], "largest": c["largest"], "dtype": "int64"}
