@@ -169,6 +169,8 @@ ORDER: dict[str, Case] = {
         lambda x: (x.sort(stable=True, dim=0), x.argsort(stable=True, dim=1, descending=True)),
         (halves(),),
     ),
+    "topk in any order": (lambda x: x.topk(3, sorted=False)[0].sum(1), (values(),)),
+    "topk": (lambda x: torch.topk(x, 2, 0, largest=False), (values(),)),
     "histc": (lambda x: torch.histc(x, 5, -1, 1), (values(),)),
     "cdist": (torch.cdist, (values(), values() + 1)),
 }

@@ -120,8 +120,8 @@ def test_windows(axis: int, size: int, step: int) -> None:
     same(ours("unfold")(x, axis, size, step), x.unfold(axis, size, step))
 
 
-def test_strided_views() -> None:
-    x = torch.randn(4, 5)
+@pytest.mark.parametrize("x", [torch.randn(4, 5), torch.randn(5, 4).t(), torch.randn(1, 20).t()])
+def test_strided_views(x: torch.Tensor) -> None:
     size, stride = (2, 3), (7, 2)
     same(ours("as_strided")(x, size, stride, 1), x.as_strided(size, stride, 1))
     source = torch.randn(2, 3)

@@ -72,6 +72,18 @@ def test_a_fault_stays_one(fault: float) -> None:
     assert found.first == (0, 7)
 
 
+@pytest.mark.parametrize("how", [verify.USUAL, How(precision="bf16")])
+def test_an_answer_that_is_drawn_excuses_nothing(how: How) -> None:
+    rng = np.random.default_rng(0)
+
+    def drawn(_: Any = None) -> list[Array]:
+        return [rng.standard_normal((1, 50)).astype(np.float32)]
+
+    model, feed = replace(_model(), reference=drawn), _feed()
+    (found,) = answers.compare(model, [feed], [drawn()], [drawn()], how)
+    assert not found.ok
+
+
 def test_tolerances_of_the_user_are_kept_to() -> None:
     model, feed = _model(), _feed()
     wanted, got = model.reference(feed)[0], _other_order(feed)

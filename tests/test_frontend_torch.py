@@ -77,7 +77,7 @@ class Structured(torch.nn.Module):
 
     def forward(self, pair: Any, scale: float, names: Any) -> Any:
         first, second = pair
-        return {"sum": first + second * scale, "rest": [names["x"] > 0, None]}
+        return {"sum": first + second * scale, "rest": [names["x"] > 0, None, 7, "text"]}
 
 
 def test_nested_arguments_and_outputs() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from onnx_models import check
 from torch_models import IMAGE, network
+from zoo_modules import Function
 
 from hybridc.compiler.dims import Dim
 from hybridc.compiler.errors import ModelError
@@ -173,3 +174,28 @@ def test_damaged_files(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ModelError, match=r"^[^\n]*model.pt2: not a usable .pt2 file: [^\n]*$"):
             load(path)
+
+
+def writes_to_a_part(x: Any, y: Any) -> Any:
+    x.chunk(2)[1].add_(1)
+    return x + y
+
+
+def writes_a_result(x: Any, y: Any) -> Any:
+    torch.add(x, 1, out=y)
+    return x + y
+
+
+def writes_to_several(x: Any, y: Any) -> Any:
+    torch._foreach_add_([x.t()], [y.t()])
+    return x.sum()
+
+
+@pytest.mark.parametrize("functional", [False, True])
+@pytest.mark.parametrize("function", [writes_to_a_part, writes_a_result, writes_to_several])
+def test_programs_that_write_to_their_inputs(function: Any, functional: bool) -> None:
+    program = torch.export.export(Function(function), (torch.zeros(2, 2), torch.zeros(2, 2)))
+    if functional:
+        program = program.run_decompositions({})
+    with pytest.raises(ModelError, match=r"changes its own state or inputs.*: \['inputs_\d'\]"):
+        load(program)

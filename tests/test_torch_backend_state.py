@@ -12,6 +12,7 @@ from hybridc.compiler.dynamo.torch_backend import FallbackWarning
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
+flex_attention = pytest.importorskip("torch.nn.attention.flex_attention")
 
 
 @pytest.fixture(autouse=True)
@@ -200,3 +201,97 @@ def test_graphs_that_differ_in_a_branch_alone_are_told_apart() -> None:
     digest = torch_region._digest  # pyright: ignore[reportPrivateUsage]
     first, second = (digest(made(factor), "") for factor in (2.0, 3.0))
     assert first != second
+
+
+def test_arguments_that_share_memory_with_one_that_is_written_to() -> None:
+    """Torch's own guards of how they overlap are for code that is made within Dynamo."""
+
+    def function(x: Any, y: Any) -> Any:
+        return x.add_(1) + y
+
+    made = compiled(function)
+    for places in [(0, 4), (0, 4), (0, 2), (0, 2), (2, 0), (3, 0)]:
+        ours, theirs = torch.arange(8.0), torch.arange(8.0)
+        x, y = (ours[i : i + 4] for i in places)
+        same(made(x, y), function(*(theirs[i : i + 4] for i in places)))
+        same(ours, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:.*autocast")
+def test_autocast_that_is_switched_off_in_a_part() -> None:
+    weight, norm = torch.randn(8, 8), nn.LayerNorm(8)
+    images = nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4), nn.GroupNorm(2, 4)).eval()
+
+    def function(x: Any) -> Any:
+        narrow = x @ weight
+        with torch.autocast("cpu", enabled=False):
+            return narrow, x @ weight, norm(narrow), images(x.reshape(1, 2, 2, 4))
+
+    made, x = compiled(function), torch.randn(2, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = function(x)
+        for _ in range(3):
+            got = made(x)
+            torch.testing.assert_close(got[1], wanted[1])  # fp32
+            torch.testing.assert_close(got, wanted, rtol=2e-2, atol=2e-2)
+
+
+def test_outputs_that_show_the_same_memory() -> None:
+    """Who writes to one of them changes the others."""
+
+    def function(x: Any) -> Any:
+        y = (x + 1).t()
+        return y, y.reshape(-1, 2, 2)[1:], (y * 2).split(1)[1], y.t().view(-1), y.sum()
+
+    made = compiled(function)
+    for _ in range(2):
+        ours, theirs = made(torch.zeros(2, 4)), function(torch.zeros(2, 4))
+        for results in (ours, theirs):
+            results[1].mul_(3)
+            results[3].add_(5)
+        same(ours, theirs)
+        assert [x.stride() for x in ours] == [x.stride() for x in theirs]
+
+
+def test_complex_weights_inputs_and_outputs() -> None:
+    """As of rotary embeddings; AOTAutograd gives a conjugate as a view that negates."""
+    turns = torch.polar(torch.ones(3, 4), torch.randn(3, 4))
+
+    def function(x: Any, y: Any) -> Any:
+        z = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turns
+        y.mul_(2)
+        return torch.view_as_real(z).flatten(-2), z * y, (z + y).conj(), z.T
+
+    made = compiled(function)
+    for _ in range(3):
+        x, y = torch.randn(3, 8), torch.randn(3, 4, dtype=torch.complex64)
+        theirs = y.clone()
+        same(made(x, y), function(x, theirs))
+        same(y, theirs)
+
+
+def test_attention_with_scores_that_a_function_changes() -> None:
+    slopes = torch.tensor([0.1, 0.2])
+    causal = flex_attention.create_block_mask(_is_before, None, None, 128, 128, device="cpu")
+
+    def function(x: Any) -> Any:
+        return flex_attention.flex_attention(
+            x, x, x, lambda score, b, h, i, j: score - slopes[h] * (i - j), block_mask=causal
+        )
+
+    made, x = compiled(function), torch.randn(1, 2, 128, 8)
+    for _ in range(2):
+        same(made(x), function(x))
+
+
+def _is_before(batch: Any, head: Any, query: Any, key: Any) -> Any:
+    del batch, head
+    return query >= key
+
+
+def test_a_view_of_what_torch_lays_out_otherwise_than_it_traces() -> None:
+    norm = nn.BatchNorm1d(4).eval()
+    made = compiled(lambda x: norm(x.transpose(1, 2)).transpose(1, 2).reshape(-1, 4))
+    for _ in range(2):
+        x = torch.randn(2, 3, 4)
+        same(made(x), norm(x.transpose(1, 2)).transpose(1, 2).reshape(-1, 4))

@@ -1,8 +1,9 @@
-"""Attention as torch traces it on a GPU: by the kernel it would take there, which no CPU has."""
+"""Attention as torch traces it by operators of its own kernels, which importers do not know."""
 
 from typing import Any
 
 from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends.torch_import import flex_attention
 
 Tensor = Any  # torch.Tensor
 
@@ -54,11 +55,14 @@ def _flash(  # noqa: PLR0913, PLR0917 - torch's own signature
 
 
 def portable(node: Any) -> Any | None:
-    """A function that computes on any device what a node does, of which the first result is read.
+    """A function that computes on any device what a node of attention does.
 
-    None if the node is of another operator, or more of its results are read.
+    None if the node is of another operator, or results are read that gradients want.
     """
     import torch
+
+    if (function := flex_attention.written_out(node.target)) is not None:
+        return function
 
     aten = torch.ops.aten
     functions = {

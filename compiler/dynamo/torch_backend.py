@@ -9,11 +9,12 @@ compiles.  Gradients are not computed: a graph that needs them runs eagerly.
 import dataclasses
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.dynamo import torch_numbers
+from hybridc.compiler.dynamo import torch_numbers, torch_overlaps
 from hybridc.compiler.errors import InputError, first_line, hint
 
 if TYPE_CHECKING:
@@ -82,18 +83,33 @@ class Graph:
         self._static = [freeze and _is_weight(node) for node in nodes if node.op == "placeholder"]
         self._numbers = torch_numbers.places(graph)
         self._variants: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._written: frozenset[int] = frozenset()
 
     def __call__(self, *args: Any) -> Any:
         """Compute the graph's outputs."""
-        key = self._key(args)
-        if (variant := self._variants.get(key)) is None:
-            variant = self._variants[key] = self._compiled(args)
+        variant = self._variants.get(self._key(args))
+        if variant is None:
+            with _one_at_a_time():
+                variant = self._variants.get(self._key(args))
+                if variant is None:
+                    return self._first(args)
         return variant(*args)
 
+    def _first(self, args: Sequence[Any]) -> Any:
+        """Compute by a new variant, which shows what the graph writes to."""
+        variant, before = self._compiled(args), torch_overlaps.versions(args)
+        outputs = variant(*args)
+        self._written |= torch_overlaps.written(args, before)
+        self._variants[self._key(args)] = variant
+        return outputs
+
     def _key(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        """Sizes, and numbers that come as tensors: what code is specific to."""
+        """Sizes, numbers that come as tensors, and overlaps: what code is specific to."""
         sizes = (value for value in args if isinstance(value, int | float))
-        return (*sizes, *self._values(args).values())
+        # Weights that nothing is written to are left out: there may be hundreds.
+        read = {place for place, static in enumerate(self._static) if not static}
+        shared = torch_overlaps.overlaps(args, read | self._written, self._written)
+        return (*sizes, *self._values(args).values(), *shared)
 
     def _values(self, args: Sequence[Any]) -> dict[int, torch_numbers.Number]:
         return {place: args[place].item() for place in self._numbers}
@@ -119,24 +135,46 @@ class Graph:
         except GradientsRequiredError:
             return self._eager("gradients are required; call it under torch.no_grad()")
         except Exception as error:  # tracing runs operators that raise anything
-            return self._eager(first_line(error)[:_LONGEST])
-        return lambda *values: self._run(functional, regions[0], values)
+            return self._eager(_reason(error))
+        return self._variant(functional, regions[0])
 
-    def _run(self, functional: Callable[..., Any], region: "Region", args: Sequence[Any]) -> Any:
-        """Run a variant; one that cannot be compiled is from then on run eagerly."""
-        outputs = functional(*args)
-        if region.waits:
-            try:
-                region.compile()
-            except Exception as error:  # importers raise anything
-                self._variants[self._key(args)] = self._eager(first_line(error)[:_LONGEST])
-        return outputs
+    def _variant(self, functional: Callable[..., Any], region: "Region") -> Callable[..., Any]:
+        """A function that runs a variant; one that cannot be compiled runs eagerly from then on."""
+        chosen = [functional]
+
+        def run(*args: Any) -> Any:
+            outputs = chosen[0](*args)
+            if region.waits:
+                with _one_at_a_time():
+                    try:
+                        region.compile()
+                    except Exception as error:  # importers raise anything
+                        chosen[0] = self._eager(_reason(error))
+            return outputs
+
+        return run
 
     def _eager(self, reason: str) -> Callable[..., Any]:
         text = f"torch.compile: a graph runs eagerly, not by hybridc: {reason}"
         warnings.warn(text, FallbackWarning, stacklevel=2)
         run: Callable[..., Any] = self._graph
         return run
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in one line; of what cannot be traced, torch says the name alone."""
+    line = first_line(error)
+    if line == str(getattr(error, "func", None)):
+        return f"operator {line!r} has a result that depends on the data"
+    return line[:_LONGEST]
+
+
+def _one_at_a_time() -> AbstractContextManager[Any]:
+    """The lock under which Dynamo traces: of two tracers that run at once, one fails."""
+    from torch._dynamo import convert_frame
+
+    lock: AbstractContextManager[Any] = convert_frame.compile_lock
+    return lock
 
 
 def functionalised(

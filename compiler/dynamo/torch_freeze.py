@@ -1,5 +1,7 @@
 """From a functional graph and its arguments to a module whose weights are constants."""
 
+import operator
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,20 +9,26 @@ from typing import Any
 from hybridc.compiler.dynamo import torch_attention, torch_device
 from hybridc.compiler.errors import ModelError
 
+# Views whose elements are others than those in memory.
+_NEGATING = ("aten::_conj", "aten::_neg_view")
+
 
 @dataclass(frozen=True)
 class Frozen:
     """A graph whose inputs are tensors that it reads, and whose outputs are tensors it computes.
 
     Its own tensors are on the CPU, where it is read; those of calls are on `device`.
-    `inputs` are the places of its inputs among the region's arguments.  `outputs` says for each of
-    the region's outputs where it comes from: the place among the graph's outputs and the strides
-    that torch gave it, an argument's place, or a constant.
+    Complex numbers come and go as pairs of real ones.
+
+    `inputs` are the places of its inputs among the region's arguments, and `results` say how torch
+    has its outputs.  `outputs` says for each of the region's outputs where it comes from: an output
+    of the graph, an argument's place, or a constant.
     """
 
     module: Any
     device: Any
     inputs: tuple[int, ...]
+    results: tuple["Result", ...]
     outputs: tuple["Computed | Argument | Plain", ...]
     constants: dict[int, tuple[Any, int]] = field(repr=False)
 
@@ -34,11 +42,28 @@ class Frozen:
 
 
 @dataclass(frozen=True)
+class Result:
+    """How torch lays out what the graph computes, and whether that is complex."""
+
+    strides: tuple[int, ...]
+    is_complex: bool
+
+
+@dataclass(frozen=True)
 class Computed:
-    """An output that the compiled graph computes."""
+    """An output that the compiled graph computes, at a place among its own; or a view of that."""
 
     place: int
-    strides: tuple[int, ...]
+    view: "View | None" = None
+
+
+@dataclass(frozen=True)
+class View:
+    """Which elements of a result an output shows, as `torch.as_strided` takes them."""
+
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
 
 
 @dataclass(frozen=True)
@@ -80,15 +105,34 @@ def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
             values[node] = frozen.get_attr(name)
             constants[place] = value, value._version
         else:
-            values[node] = frozen.placeholder(f"x{len(fed)}")
+            given = values[node] = frozen.placeholder(f"x{len(fed)}")
+            if value.is_complex():
+                values[node] = frozen.call_function(torch.view_as_complex, (given,))
             fed.append(place)
     _copy_operators(graph, root, frozen, values)
-    frozen.output(tuple(values[node] for node in outputs))
+    results = tuple(_result_of(value) for value in made)
+    frozen.output(
+        tuple(
+            frozen.call_function(pairs, (values[node],)) if result.is_complex else values[node]
+            for node, result in zip(outputs, results, strict=True)
+        )
+    )
     frozen.eliminate_dead_code()
     for node in frozen.nodes:
         node.meta.clear()  # what the exporter would take for its own
     module = torch.fx.GraphModule(root, frozen)
-    return Frozen(module, device, tuple(fed), sources, constants)
+    return Frozen(module, device, tuple(fed), results, sources, constants)
+
+
+def _result_of(value: Any) -> Result:
+    return Result(tuple(map(int, value.stride())), value.is_complex())
+
+
+def pairs(tensor: Any) -> Any:
+    """The tensor; of complex numbers their real and imaginary parts, in a last axis."""
+    import torch
+
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def _read(graph: Any, places: dict[Any, int], args: Sequence[Any]) -> list[Any]:
@@ -133,22 +177,56 @@ def _sources(
     graph: Any, places: dict[Any, int]
 ) -> tuple[list[Any], tuple[Computed | Argument | Plain, ...]]:
     """The nodes to compute, each once, and for each output where it comes from."""
+    nodes = _result(graph).args[0]
+    shown = Counter(_base(node) for node in {n for n in nodes if _is_call(n)})
     computed: list[Any] = []
     sources: list[Computed | Argument | Plain] = []
-    for node in _result(graph).args[0]:
+    for node in nodes:
         if node in places:
             sources.append(Argument(places[node]))
         elif getattr(node, "op", None) == "get_attr":
             sources.append(Plain(getattr(graph, node.target)))
-        elif getattr(node, "op", None) == "call_function":
-            require_usable(node.meta["val"])
-            if node not in computed:
-                computed.append(node)
-            strides = tuple(map(int, node.meta["val"].stride()))
-            sources.append(Computed(computed.index(node), strides))
+        elif _is_call(node):
+            # Outputs of which one shows the memory of another do so in eager execution.
+            source = base if shown[base := _base(node)] > 1 else node
+            require_usable(source.meta["val"])
+            if source not in computed:
+                computed.append(source)
+            sources.append(Computed(computed.index(source), _view(node, source)))
         else:
             sources.append(Plain(node))
     return computed, tuple(sources)
+
+
+def _is_call(node: Any) -> bool:
+    return getattr(node, "op", None) == "call_function"
+
+
+def _base(node: Any) -> Any:
+    """The computed node whose memory a node shows; itself if that is no other's."""
+    while (source := _viewed(node)) is not None and _is_call(source):
+        if source.meta["val"].dtype != node.meta["val"].dtype:
+            break
+        node = source
+    return node
+
+
+def _viewed(node: Any) -> Any:
+    """What a node is a view of, or None."""
+    maker = node.args[0] if node.target is operator.getitem else node  # one of several views
+    schema = getattr(maker.target, "_schema", None)
+    if schema is None or not schema.arguments or schema.name in _NEGATING:
+        return None
+    alias = schema.arguments[0].alias_info
+    return maker.args[0] if alias is not None and not alias.is_write else None
+
+
+def _view(node: Any, source: Any) -> View | None:
+    if node is source:
+        return None
+    value, base = node.meta["val"], source.meta["val"]
+    sizes, strides = (tuple(map(int, numbers)) for numbers in (value.shape, value.stride()))
+    return View(sizes, strides, int(value.storage_offset() - base.storage_offset()))
 
 
 def require_usable(value: Any) -> None:
@@ -157,8 +235,8 @@ def require_usable(value: Any) -> None:
 
     if value.layout != torch.strided or value.is_quantized:
         raise ModelError(f"a tensor is {value.layout}; only dense ones are taken")
-    if value.is_complex():
-        raise ModelError(f"a tensor is of {value.dtype}; give its real and imaginary parts")
+    if value.dtype == torch.complex32:
+        raise ModelError(f"a tensor is of {value.dtype}")
 
 
 def require_deterministic(node: Any) -> None:

@@ -7,7 +7,8 @@ state), which torch counts in each tensor's version: one that changed is from th
 import dataclasses
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -17,7 +18,16 @@ import numpy as np
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.dynamo import torch_device
-from hybridc.compiler.dynamo.torch_freeze import Argument, Computed, Frozen, Plain, freeze, ordinary
+from hybridc.compiler.dynamo.torch_freeze import (
+    Argument,
+    Computed,
+    Frozen,
+    Plain,
+    Result,
+    freeze,
+    ordinary,
+    pairs,
+)
 from hybridc.compiler.errors import (
     ContractError,
     HybridcError,
@@ -41,7 +51,7 @@ class Region:
     _boxed_call = True  # AOTAutograd's word for arguments in a list
 
     def __init__(self, graph: Any, weights: Sequence[Any], options: Options) -> None:
-        self._graph, self._options = graph, options
+        self._graph, self._options = _reshaping(graph), options
         self._weights = {tensor.data_ptr() for tensor in weights if _counted(tensor)}
         self._ready: tuple[Frozen, InferenceSession | None] | None = None
         self._waiting: list[Any] | None = None
@@ -52,11 +62,13 @@ class Region:
         args.clear()
         if self._ready is None or self._ready[0].changed(tensors):
             self._waiting = tensors
-            eager: Sequence[Any] = self._graph(*tensors)
+            with without_autocast():
+                eager: Sequence[Any] = self._graph(*tensors)
             return eager
         frozen, session = self._ready
         results = run(session, frozen.device, [tensors[place] for place in frozen.inputs])
-        return [_output(source, results, tensors) for source in frozen.outputs]
+        laid = [_laid_out(x, how) for x, how in zip(results, frozen.results, strict=True)]
+        return [_output(source, laid, tensors) for source in frozen.outputs]
 
     @property
     def waits(self) -> bool:
@@ -70,16 +82,41 @@ class Region:
         """
         import torch
 
-        args, self._waiting = self._waiting or [], None
+        args, self._waiting = self._waiting, None
+        if args is None:  # another thread's call has been served
+            return
         if self._ready is not None:  # what changed once may change again
             self._weights -= self._ready[0].changed(args)
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), without_autocast():
             frozen = freeze(self._graph, args, self._weights)
             options = torch_device.options_for(frozen.device, self._options)
-            inputs = tuple(torch_device.on_host(ordinary(args[i])) for i in frozen.inputs)
+            inputs = tuple(torch_device.on_host(pairs(ordinary(args[i]))) for i in frozen.inputs)
             computes = any(isinstance(source, Computed) for source in frozen.outputs)
             compiled = session(frozen.module, inputs, options) if computes else None
         self._ready = frozen, compiled
+
+
+@contextmanager
+def without_autocast() -> Generator[None]:
+    """Within it, operators compute in the types of their arguments: the graph has every cast."""
+    import torch
+
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
+
+
+def _reshaping(graph: Any) -> Any:
+    """The graph with views that copy where they have to.
+
+    A batch norm of a transposed tensor has other strides than torch traces, and fails views.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    for node in graph.graph.find_nodes(op="call_function", target=aten.view.default):
+        node.target = aten.reshape.default
+    graph.recompile()
+    return graph
 
 
 def session(module: Any, inputs: tuple[Any, ...], options: Options) -> InferenceSession:
@@ -161,7 +198,7 @@ def run(session: InferenceSession | None, device: Any, tensors: Sequence[Any]) -
     if session is None:
         return ()
     alignment = session.artifact.alignment
-    results = session(*(torch_device.readable(ordinary(x), alignment) for x in tensors))
+    results = session(*(torch_device.readable(pairs(ordinary(x)), alignment) for x in tensors))
     outputs = results if isinstance(results, tuple) else (results,)
     found = [x if isinstance(x, torch.Tensor) else torch.from_dlpack(x) for x in outputs]
     # Without inputs, a session knows no library to which its results should go.
@@ -171,17 +208,20 @@ def run(session: InferenceSession | None, device: Any, tensors: Sequence[Any]) -
 def _output(source: Computed | Argument | Plain, results: Sequence[Any], args: Any) -> Any:
     match source:
         case Computed():
-            return _strided(results[source.place], source.strides)
+            found, view = results[source.place], source.view
+            return found if view is None else found.as_strided(view.size, view.stride, view.offset)
         case Argument():
             return args[source.place]
         case Plain():
             return source.value
 
 
-def _strided(tensor: Any, strides: tuple[int, ...]) -> Any:
+def _laid_out(tensor: Any, result: Result) -> Any:
     """The tensor laid out as torch's own would be: views behind the graph were traced on that."""
     import torch
 
+    tensor = torch.view_as_complex(tensor) if result.is_complex else tensor
+    strides = result.strides
     if tensor.stride() == strides or tensor.numel() < 2:
         return tensor
     copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)

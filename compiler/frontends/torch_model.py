@@ -12,7 +12,13 @@ from hybridc.compiler.errors import HybridcError, InputError, ModelError
 from hybridc.compiler.frontends import onnx_model
 from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.frontends.relax_outputs import output_specs
-from hybridc.compiler.frontends.torch_import import archive, open_sizes, reasons
+from hybridc.compiler.frontends.torch_import import (
+    archive,
+    flex_attention,
+    open_sizes,
+    reasons,
+    repairs,
+)
 from hybridc.compiler.frontends.torch_import.quiet import quiet
 from hybridc.compiler.frontends.torch_import.values import (
     examples,
@@ -182,7 +188,7 @@ def _export(module: Any, example_inputs: tuple[Any, ...]) -> Any:
         raise ModelError(f"{kind} holds integers that torch cannot export; {before}")
     try:
         with torch.no_grad(), evaluation_mode(module), quiet():
-            return _traced(module, example_inputs)
+            return flex_attention.without(_traced(module, example_inputs))
     except Exception as error:  # tracing runs the user's own code
         why = reasons.reason(error)[:200]
         raise ModelError(f"torch.export cannot trace the module: {why}") from error
@@ -209,10 +215,11 @@ def _traced(module: Any, example_inputs: tuple[Any, ...]) -> Any:
 def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
     from torch.export.graph_signature import InputKind
 
-    if changed := sorted({root.name for root in map(written, exported.graph.nodes) if root}):
+    if changed := written(exported):
         raise ModelError(
             f"{name} changes its own state or inputs, which is not supported: {changed}"
         )
+    exported = repairs.tensors_alone(exported)
     signature = exported.graph_signature
     arguments = tuple(
         _argument(name, spec.arg)

@@ -53,26 +53,39 @@ def _as_strided_scatter(
     stride: Sequence[int],
     storage_offset: int | None = None,
 ) -> Tensor:
+    row = _row(self)
     flat, places = _seen(self, size, stride, storage_offset)
     axes = [np.arange(n) * step for n, step in zip(size, stride, strict=True)]
     apart = np.unique(sum(np.ix_(*axes)) if axes else np.zeros(1))
     if len(apart) < places.numel():
         raise UnsupportedError("places that lie on one another")
-    return flat.index_put((places.reshape(-1),), src.reshape(-1)).reshape(self.shape)
+    scattered = flat.index_put((places.reshape(-1),), src.reshape(-1))
+    shape = [self.shape[axis] for axis in row]
+    return scattered.reshape(shape).permute([row.index(axis) for axis in range(self.ndim)])
 
 
 def _seen(
     self: Tensor, size: Sequence[int], stride: Sequence[int], offset: int | None
 ) -> tuple[Tensor, Tensor]:
     """A tensor's elements in a row, and which of them a view with these strides shows."""
-    if not self.is_contiguous() or self.storage_offset():
-        raise UnsupportedError("memory that lies around the tensor")
     places = torch.full((1,) * len(size), offset or 0)
     for axis, (extent, step) in enumerate(zip(size, stride, strict=True)):
         shape = [1] * len(size)
         shape[axis] = extent
         places = places + (torch.arange(extent) * step).reshape(shape)
-    return self.reshape(-1), places.expand(tuple(size))
+    return self.permute(_row(self)).reshape(-1), places.expand(tuple(size))
+
+
+def _row(tensor: Tensor) -> list[int]:
+    """The axes in the order in which the elements lie in memory.
+
+    Raises UnsupportedError where other elements lie before or between them.
+    """
+    axes = list(range(tensor.ndim))
+    row = axes if tensor.is_contiguous() else sorted(axes, key=tensor.stride, reverse=True)
+    if not tensor.permute(row).is_contiguous() or tensor.storage_offset():
+        raise UnsupportedError("memory that lies around the tensor")
+    return row
 
 
 def _diagonal_scatter(

@@ -7,25 +7,29 @@ from typing import Any
 
 import numpy as np
 import torch
+from tvm import relax
 
+from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
 from hybridc.compiler.ir.rewrite import constant
 
+_WEIGHTS = ("weight", "bias", "running_mean", "running_var")
 
-def _layer_norm(c: Call) -> tuple[Expr, Expr, Expr]:
-    s, x = c.scope, c["input"]
+
+def _layer_norm(c: Call) -> tuple[Expr, ...]:
+    s, x = c.scope, _operand(c)
     rank, count = len(static(x)), len(c["normalized_shape"])
     axes = list(range(rank - count, rank))
     shape = [static(x)[axis] for axis in axes]
     weight = _or_constant(c["weight"], 1, shape, dtype(x))
     bias = _or_constant(c["bias"], 0, shape, dtype(x))
     normed = s.nn.layer_norm(x, weight, bias, axes=axes, epsilon=c["eps"])
-    return normed, *_statistics(s, x, axes, c["eps"])
+    return _as_torch_has_them(c, normed, *_statistics(s, x, axes, c["eps"]))
 
 
-def _group_norm(c: Call) -> tuple[Expr, Expr, Expr]:
-    s, x = c.scope, c["input"]
+def _group_norm(c: Call) -> tuple[Expr, ...]:
+    s, x = c.scope, _operand(c)
     batch, channels, *image = static(x)
     weight = _or_constant(c["weight"], 1, [channels], dtype(x))
     bias = _or_constant(c["bias"], 0, [channels], dtype(x))
@@ -34,7 +38,39 @@ def _group_norm(c: Call) -> tuple[Expr, Expr, Expr]:
     normed = s.nn.group_norm(x, weight, bias, **options)
     size = channels // c["group"] * prod(image)
     rows = s.reshape(x, [batch, c["group"], size])
-    return normed, *(s.squeeze(y, axis=[2]) for y in _statistics(s, rows, [2], c["eps"]))
+    moments = (s.squeeze(y, axis=[2]) for y in _statistics(s, rows, [2], c["eps"]))
+    return _as_torch_has_them(c, normed, *moments)
+
+
+def _by_running_statistics(c: Call) -> tuple[Expr, ...]:
+    """A batch norm as it is after training; the statistics of the batch are empty."""
+    s, x = c.scope, _operand(c)
+    channels = [static(x)[1]]
+    weight = _or_constant(c["weight"], 1, channels, dtype(x))
+    bias = _or_constant(c["bias"], 0, channels, dtype(x))
+    given = (c["running_mean"], c["running_var"])
+    made = s.nn.batch_norm(x, weight, bias, *given, axis=1, epsilon=c["eps"], training=False)
+    normed = s.emit(relax.TupleGetItem(made, 0))
+    nothing = (constant(np.zeros(shape), kind) for shape, kind in c.results[1:])
+    return *_as_torch_has_them(c, normed), *nothing
+
+
+def _operand(c: Call) -> Expr:
+    """The input, of the type of the weights: autocast leaves these wider than what they scale."""
+    x = c["input"]
+    known = c.arguments
+    kinds = {dtype(known[name]) for name in _WEIGHTS if known.get(name) is not None}
+    if not kinds - {dtype(x)}:
+        return x
+    if len(kinds) > 1:
+        raise UnsupportedError(f"weights of {' and '.join(sorted(kinds))}")
+    return c.scope.astype(x, kinds.pop())
+
+
+def _as_torch_has_them(c: Call, *results: Expr) -> tuple[Expr, ...]:
+    """The first of the results, of torch's types."""
+    pairs = zip(results, c.results, strict=False)
+    return tuple(c.scope.as_type(y, kind) for y, (_, kind) in pairs)
 
 
 def _statistics(s: Scope, x: Expr, axes: Sequence[int], epsilon: float) -> tuple[Expr, Expr]:
@@ -138,6 +174,7 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 )
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
+        "_native_batch_norm_legit_no_training.default": _by_running_statistics,
         "native_group_norm.default": _group_norm,
         "native_layer_norm.default": _layer_norm,
     }

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from tvm import tirx
+from tvm import relax, tirx
 
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.aten.kernels import as_result, call
@@ -177,6 +177,19 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "sort.stable": _stable,
     }
 )
+
+
+def _topk(c: Call) -> tuple[Expr, ...]:
+    """In their order also where torch leaves it open, as routers of experts do."""
+    options = {"k": c["k"], "axis": c["dim"], "largest": c["largest"], "dtype": "int64"}
+    found = c.scope.topk(c["self"], ret_type="both", **options)
+    return tuple(c.scope.emit(relax.TupleGetItem(found, index)) for index in range(2))
+
+
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
-    {"cummax.default": _running(1), "cummin.default": _running(-1)}
+    {
+        "cummax.default": _running(1),
+        "cummin.default": _running(-1),
+        "topk.default": _topk,
+    }
 )

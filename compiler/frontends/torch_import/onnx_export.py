@@ -23,6 +23,7 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
     from torch.onnx._internal.exporter import _core
 
     _require_axes(exported)
+    _require_no_dropout(exported)
     narrow = _has_bfloat16(exported)
     opset = _BFLOAT16_OPSET if narrow else _OPSET
     # Another kernel's results have other strides, for which the views behind it were not traced.
@@ -104,6 +105,16 @@ def _require_axes(exported: Any) -> None:
         searched = str(node.target) == "aten.nonzero.default"
         if searched and node.args[0].meta["val"].dim() == 0:
             raise ModelError("operator 'aten.nonzero.default' of a scalar is not supported")
+
+
+def _require_no_dropout(exported: Any) -> None:
+    """Raise ModelError where attention or a recurrent layer drops at random: ONNX's do not."""
+    for node in exported.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        known = [argument.name for argument in schema.arguments] if schema else []
+        given = dict(zip(known, node.args, strict=False)) | node.kwargs
+        if given.get("dropout_p") or (given.get("dropout") and given.get("train")):
+            raise ModelError(f"operator {str(node.target)!r} draws random numbers")
 
 
 def _require_numbers(exported: Any) -> None:

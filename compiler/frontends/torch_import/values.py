@@ -1,6 +1,7 @@
 """What torch says of the values of an exported program, and how models hold them."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,20 +72,40 @@ def of_pairs(tensor: Any, value: Any) -> Any:
     return torch.view_as_complex(tensor) if value.is_complex() else tensor
 
 
-def written(node: Any) -> Any:
-    """The program's input or buffer that a node writes to in place, or None.
+def written(exported: Any) -> list[str]:
+    """The names of the inputs and buffers that a program writes to.
 
-    Writing to an intermediate result is harmless; views are followed to what they show.
+    A program in functional form gives what it would write as further outputs.
     """
+    signature = exported.graph_signature
+    given = {*signature.buffers_to_mutate.values(), *signature.user_inputs_to_mutate.values()}
+    for node in exported.graph.nodes:
+        roots = map(_shown, _changed(node))
+        given.update(root.name for root in roots if root.op == "placeholder")
+    return sorted(given)
+
+
+def _changed(node: Any) -> Iterator[Any]:
+    """The nodes whose values a node writes to in place."""
     if _counts_statistics(node):
-        root = node.args[3]
-    elif getattr(getattr(node.target, "_schema", None), "is_mutable", False):
-        root = node.args[0]
-    else:
-        return None
-    while root.op == "call_function" and _aliases(root):
-        root = root.args[0]
-    return root if root.op == "placeholder" else None
+        yield node.args[3]
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or not schema.is_mutable:
+        return
+    known = schema.arguments
+    values = dict(zip((argument.name for argument in known), node.args, strict=False))
+    values |= node.kwargs
+    for argument in known:
+        value = values.get(argument.name)
+        if value is not None and argument.alias_info and argument.alias_info.is_write:
+            yield from value if isinstance(value, tuple | list) else (value,)
+
+
+def _shown(node: Any) -> Any:
+    """What a view shows, of whatever it is a view; writing to intermediate results is harmless."""
+    while node.op == "call_function" and (node.target is operator.getitem or _aliases(node)):
+        node = node.args[0]
+    return node
 
 
 def _counts_statistics(node: Any) -> bool:
