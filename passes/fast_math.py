@@ -1,7 +1,8 @@
 """Vectorise exp, log, tanh, erf, powers, sin, cos, tan and their inverses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tvm import tirx
@@ -11,7 +12,14 @@ from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.target import CUDA
-from hybridc.passes import _arcs, _erf_on_gpu, _polynomials, _powers, _trigonometry
+from hybridc.passes import (
+    _arcs,
+    _erf_on_gpu,
+    _polynomials,
+    _polynomials64,
+    _powers,
+    _trigonometry,
+)
 
 Expr = Any  # tvm.ir.Expr
 
@@ -27,10 +35,12 @@ class FastMath(Pass):
 
     Largest errors in float32, infinities and NaN included: exp, log, sin, cos and powers 2 ULP,
     asin, acos and atan 3, sigmoid and tan 4, tanh and erf 6; exp and sigmoid below 2e-38, about the
-    least normal number, may come out as 0.  float16 is computed in float32.  float64 stays as it
-    is, and so do functions whose argument already contains three others (for sin, cos and tan:
-    any). Each option turns one function off: `exp` (with sigmoid), `log`, `tanh`, `erf`, `sin`
-    (with cos, tan and the inverses), and `power`; x to the power of 1, 2, 3 or 4 is multiplication.
+    least normal number, may come out as 0.  float16 is computed in float32.  In float64, exp, log
+    and sigmoid are replaced (errors: 1, 1 and 3 ULP; exp and sigmoid below 4e-308 may be 0).  All
+    else of float64 stays as it is, and so do functions whose argument already contains three
+    others (for sin, cos and tan: any). Each option turns one function off: `exp` (with sigmoid),
+    `log`, `tanh`, `erf`, `sin` (with cos, tan and the inverses), and `power`; x to the power of 1,
+    2, 3 or 4 is multiplication.
 
     On a GPU, which has fast functions, only 1 + erf, as in GELU, is replaced (error: 2 ULP).
     """
@@ -90,9 +100,21 @@ class FastMath(Pass):
         return {name: function for name, (wanted, function) in chosen.items() if wanted}
 
 
+# The functions of float64 that are replaced.
+_WIDE: Mapping[str, Callable[[Expr], Expr]] = MappingProxyType(
+    {
+        "tirx.exp": _polynomials64.exp,
+        "tirx.sigmoid": _polynomials64.sigmoid,
+        "tirx.log": _polynomials64.log,
+    }
+)
+
+
 def _replacement(call: Any, functions: dict[str, Callable[[Expr], Expr]], power: bool) -> Any:
     name = str(getattr(call.op, "name", ""))
     if name in functions:
+        if name in _WIDE and str(call.ty.dtype) == "float64":
+            return _unless_nested(call, _WIDE[name])
         return _in_float32(call, functions[name])
     if power and name == "tirx.pow":
         exponent = call.args[1]
@@ -104,14 +126,16 @@ def _replacement(call: Any, functions: dict[str, Callable[[Expr], Expr]], power:
 
 def _in_float32(call: Any, function: Callable[..., Expr]) -> Any:
     dtype = str(call.ty.dtype)
-    if sum(map(_functions_in, call.args)) > _NESTED:
-        return call
     if dtype == "float32":
-        return function(*call.args)
+        return _unless_nested(call, function)
     if dtype == "float16":
-        wide = (_widened(operand) for operand in call.args)
-        return tirx.Cast(dtype, function(*wide))
+        return _unless_nested(call, lambda *args: tirx.Cast(dtype, function(*map(_widened, args))))
     return call
+
+
+def _unless_nested(call: Any, function: Callable[..., Expr]) -> Any:
+    nested = sum(map(_functions_in, call.args)) > _NESTED
+    return call if nested else function(*call.args)
 
 
 def _widened(operand: Expr) -> Expr:

@@ -35,6 +35,7 @@ from hybridc.compiler.kernels import (
     softmax,
     sorting,
     takes,
+    turned_matrices,
     whole_reductions,
 )
 from hybridc.compiler.kernels.batch_matmul import batch_matmul, matrix_vector, open_matmul
@@ -121,6 +122,7 @@ def _by_graph(module: IRModule, target: Target) -> IRModule:
             scans.lower(builder, value, target),
             sorting.lower(builder, value, target),
             gathered_products.lower(builder, value, graph),
+            turned_matrices.lower(value, graph, target),
         ):
             if made is not None:
                 return made

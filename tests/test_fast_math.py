@@ -50,6 +50,23 @@ SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 3.4e38, -3.4
 EXP_EDGES = [88.7228, 88.73, -87.3, -87.4, -103.97, -104.0, -104.1, 0.34657, 0.34658]
 
 
+WIDE_ULPS = {"exp": 1, "log": 1, "sigmoid": 3}
+WIDE: dict[str, Function] = {
+    "exp": np.exp,
+    "log": np.log,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+}
+WIDE_EDGES = [709.78, 709.79, -708.39, -708.4, -745.2, 5e-324, 2.2e-308, 0.7071067811865475, 1.0]
+
+
+def wide_samples() -> Array:
+    """Bit patterns all over float64, sweeps of the middle and around 1, and edge cases."""
+    drawn = np.random.default_rng(0).integers(0, 2**64, 200_000, np.uint64).view(np.float64)
+    sweeps = np.linspace(-750, 715, 300_007), np.linspace(-2, 4, 300_007)
+    around = np.nextafter(1, np.linspace(0.5, 1.5, 1000)), 1 + np.linspace(-1e-9, 1e-9, 5000)
+    return np.concatenate([drawn, *sweeps, *around, [*SPECIAL, *EXP_EDGES, *WIDE_EDGES]])
+
+
 def samples() -> Array:
     """Every 4999th of all float32 bit patterns, a dense sweep of the middle, and edge cases."""
     patterns = np.arange(0, 2**32, 4999, dtype=np.uint64).astype(np.uint32).view(np.float32)
@@ -144,8 +161,25 @@ def test_float16_is_computed_in_float32() -> None:
     assert (np.abs(got - exact) <= 0.51 * np.spacing(exact.astype(np.float16))).all()
 
 
-def test_float64_stays() -> None:
-    module = kernel(tirx.exp, 16, "float64")
+@pytest.mark.parametrize("name", WIDE_ULPS)
+def test_error_over_all_of_float64(name: str) -> None:
+    """The reference has 11 bits more (x87)."""
+    x = wide_samples()
+    got = run(fast(kernel(INTRINSICS[name], len(x), "float64")), x, "float64")
+    with np.errstate(all="ignore"):
+        exact = WIDE[name](x.astype(np.longdouble))
+        wanted = exact.astype(np.float64)
+    finite = np.isfinite(wanted)
+    np.testing.assert_array_equal(got[~finite], wanted[~finite])
+    spacing = np.spacing(np.maximum(np.abs(wanted[finite]), 2.0**-1022))
+    away = np.abs(got[finite].astype(np.longdouble) - exact[finite])
+    away[(got[finite] == 0) & (exact[finite] < 4e-308) & (name != "log")] = 0
+    ulps = away / spacing
+    assert ulps.max() <= WIDE_ULPS[name], x[finite][ulps.argmax()]
+
+
+def test_other_functions_of_float64_stay() -> None:
+    module = kernel(tirx.tanh, 16, "float64")
     assert fast(module) is module
 
 
@@ -156,14 +190,18 @@ def test_an_option_turns_a_function_off(name: str) -> None:
 
 
 @pytest.mark.parametrize("cpu", ["avx2", "avx512"])
-@pytest.mark.parametrize("name", INTRINSICS)
-def test_code_is_vector_code(name: str, cpu: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, "float32") for name in INTRINSICS), *((name, "float64") for name in WIDE_ULPS)],
+)
+def test_code_is_vector_code(name: str, dtype: str, cpu: str) -> None:
     """No call of the C library, and whole registers, in the code for both vector widths."""
     wanted = target.parse(cpu)
-    text = str(compiled(fast(kernel(INTRINSICS[name], 4096)), wanted).mod.inspect_source("asm"))
+    module = fast(kernel(INTRINSICS[name], 4096, dtype))
+    text = str(compiled(module, wanted).mod.inspect_source("asm"))
     assert not re.search(r"call\w*\s+(exp|log|tanh|erf)f?\b", text)
     register = {"avx2": "ymm", "avx512": "zmm"}[cpu]
-    assert re.search(rf"v(mul|fm)\w*ps\b.*%{register}", text)
+    assert re.search(rf"v(mul|fm)\w*p[sd]\b.*%{register}", text)
 
 
 def test_without_the_pass_the_code_calls_the_library() -> None:

@@ -11,18 +11,23 @@ import hybridc
 from hybridc.compiler.model import Array
 
 
+def graph_of(shapes: dict[str, list[Any]], result: list[Any], **attributes: Any) -> Any:
+    """A model of one GridSample."""
+    node = helper.make_node("GridSample", list(shapes), ["y"], **attributes)
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in shapes.items()
+    ]
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, result)
+    graph = helper.make_graph([node], "sampled", given, [made])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
 def sampled(x: Array, grid: Array, target: str = "cpu", **attributes: Any) -> tuple[Array, Array]:
     """What an artifact and what ONNX Runtime make of an image and a grid."""
     feed = {"x": x, "grid": grid}
-    node = helper.make_node("GridSample", list(feed), ["y"], **attributes)
-    given = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, each.shape)
-        for name, each in feed.items()
-    ]
-    shape = [*x.shape[:2], *grid.shape[1:3]]
-    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
-    graph = helper.make_graph([node], "sampled", given, [result])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    shapes = {name: list(each.shape) for name, each in feed.items()}
+    model = graph_of(shapes, [*x.shape[:2], *grid.shape[1:3]], **attributes)
     artifact = hybridc.compile(model, verify="off", threads=1, target=target)
     between = attributes["padding_mode"] == "reflection" and attributes.get("align_corners")
     assert bool(artifact.regions) == bool(between and 1 in x.shape[2:])
@@ -62,3 +67,25 @@ def test_places_far_away_and_no_numbers_read_nothing_outside() -> None:
     grid[0, 0, :, 0] = [np.nan, np.inf, -np.inf, 1e30, -1e30]
     got, _ = sampled(x, grid, mode="linear", padding_mode="zeros")
     assert not got.any()
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_batch_and_grid_may_be_open(padding: str) -> None:
+    """And neighbours are found once for all channels then too."""
+    shapes = {"x": ["n", 11, 6, 9], "grid": ["n", "rows", 7, 2]}
+    options = {"mode": "linear", "padding_mode": padding}
+    model = graph_of(shapes, ["n", 11, "rows", 7], **options)
+    artifact = hybridc.compile(model, verify="off", threads=1)
+    kernels = {told["kernel"] for told in artifact.report["kernels"]}
+    assert "_sampled" in kernels
+    assert "grid_sample" not in kernels
+    session = hybridc.InferenceSession(artifact, 1)
+    other = onnxruntime.InferenceSession(model.SerializeToString(), None, ["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    for batch, rows in ((1, 1), (3, 5), (2, 40)):
+        feed = {
+            "x": rng.standard_normal((batch, 11, 6, 9)).astype(np.float32),
+            "grid": rng.uniform(-1.4, 1.4, (batch, rows, 7, 2)).astype(np.float32),
+        }
+        (got,) = session.run(None, feed)
+        np.testing.assert_allclose(got, other.run(None, feed)[0], rtol=1e-4, atol=2e-5)

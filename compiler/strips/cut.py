@@ -224,7 +224,8 @@ class _Cutter:
         for axis, size in zip(self._axes, self._sizes, strict=True):
             if axis.of(buffer) == dimension and not isinstance(extent, tirx.IntImm):
                 return tirx.const(size, "int64")
-        return extent
+        # What lies between several elements that are gathered has loads in it.
+        return extent if isinstance(extent, tirx.IntImm) else self._value(extent)
 
 
 def _without_base(index: Expr) -> Expr:

@@ -1,5 +1,6 @@
 """Keeps conditions out of vectors: with one for each lane, TVM makes scalar code of a vector."""
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm
@@ -19,6 +20,8 @@ TAIL = "hybridc.tail"
 # Marks such a loop where elements may be computed twice: the last vector is whole then, and begins
 # within the one before it.
 OVERLAP = "hybridc.overlap"
+# Marks such a loop of a reduction that may combine elements twice: likewise, of what is combined.
+AGAIN = "hybridc.again"
 
 
 def straighten(body: Any) -> Any:
@@ -34,21 +37,23 @@ def _split_tail(loop: Any) -> Any:
     if TAIL not in loop.annotations:
         return loop
     rest = int(loop.annotations[TAIL])
-    others = {k: v for k, v in loop.annotations.items() if k not in (TAIL, OVERLAP)}
+    others = {k: v for k, v in loop.annotations.items() if k not in (TAIL, OVERLAP, AGAIN)}
     last = number_like(int(loop.extent) - 1, loop.loop_var)
     main = tirx.For(loop.loop_var, loop.min, last, loop.kind, loop.body, None, others)
-    whole = OVERLAP in loop.annotations and int(last) > 0
-    tail = _unguarded(_copy(loop.body, {loop.loop_var: last}, rest, whole))
+    change = _narrow
+    if int(last) > 0:
+        change = _moved if OVERLAP in loop.annotations else change
+        change = _again if AGAIN in loop.annotations else change
+    tail = _unguarded(_copy(loop.body, {loop.loop_var: last}, rest, change))
     return tirx.SeqStmt([_unguarded(main), tail]) if int(last) else tail
 
 
-def _copy(body: Any, values: dict[Var, Any], lanes: int, whole: bool) -> Any:
+def _copy(body: Any, values: dict[Var, Any], lanes: int, change: Callable[[Any, int], Any]) -> Any:
     """A copy of a loop's body with variables of its own, some at `values`.
 
     Vectors have other `lanes`, or all of theirs but moved back until they end with those.
     """
     copy = copied(body, values)
-    change = _moved if whole else _narrow
     return structural_map(copy, (tirx.For, lambda node: change(node, lanes)))
 
 
@@ -70,6 +75,23 @@ def _moved(loop: Any, lanes: int) -> Any:
         return loop
     back = loop.loop_var - number_like(int(loop.extent) - lanes, loop.loop_var)
     body = substitute(loop.body, {loop.loop_var: back})
+    return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, None, loop.annotations)
+
+
+def _again(loop: Any, lanes: int) -> Any:
+    """Move what a reduction combines, and leave its lanes where they are."""
+    if int(loop.kind) != tirx.ForKind.VECTORIZED:
+        return loop
+    realize = loop.body
+    pairs = zip(realize.block.iter_vars, realize.iter_values, strict=True)
+    (lane,) = (axis.var for axis, value in pairs if value.same_as(loop.loop_var))
+    back = lane - number_like(int(loop.extent) - lanes, lane)
+    store = realize.block.body
+    term = substitute(store.value.b, {lane: back})
+    value = type(store.value)(store.value.a, term)
+    body = replaced(
+        realize, tirx.BufferStore(store.buffer, value, store.indices), realize.block.iter_vars
+    )
     return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, None, loop.annotations)
 
 

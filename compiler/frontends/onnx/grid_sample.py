@@ -63,11 +63,14 @@ def _real(value: float) -> Expr:
 
 
 def _grid_sample(node: Node) -> Expr:
-    """Linear in images of float32; other forms are left to TVM, which divides by a length of 0."""
+    """Linear in images of float32, whose batch and whose grid may be open.
+
+    Other forms are left to TVM, which divides by a length of 0.
+    """
     x, grid, s = node.inputs[0], node.inputs[1], node.scope
-    known = are_known([*node.shape(), *node.shape(1)])
+    known = are_known(node.shape()[1:])
     mode, padding = node.get("mode", "linear"), node.get("padding_mode", "zeros")
-    if padding == "reflection" and node.get("align_corners", 0) and known and 1 in node.shape()[2:]:
+    if padding == "reflection" and node.get("align_corners", 0) and 1 in node.shape()[2:]:
         raise UnsupportedError("a reflection between the ends of one element")
     takes = mode in _LINEAR and padding in ("zeros", "border") and dtype(x) == "float32"
     if not known or not takes or len(node.shape()) != 4 or dtype(grid) != "float32":
