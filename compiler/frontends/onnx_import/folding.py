@@ -105,7 +105,7 @@ class _Folder:
         """What stands in the place of control flow, or of an operator of ONNX Runtime's own."""
         opset = self.opsets.get("", 1)
         if not has_subgraph(node):
-            return microsoft.written_out(node, self.types, opset)
+            return microsoft.written_out(node, self.types, opset, self.constants)
         shape = lambda name: static_shape(self.types.get(name))  # noqa: E731
         return branches.written_out(node, Scene(self.constants, shape, opset, self.room))
 
