@@ -54,6 +54,7 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     columns: int,
     bits: int,
     *,
+    zeros: Array | None = None,
     padded: bool = True,
     dtype: str = _FULL,
 ) -> PrimFunc:
@@ -62,7 +63,7 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     `integers` of `bits` and `scales` are what `group_quantization.packed` made for x of `shape`;
     where its groups are longer than the last axis of x, zeros are put behind that.  The blocks are
     those of `contractions.dense`, and one between weights and product that makes `dtype` of them,
-    which x is of too.  Sizes of x but the last may be open.  The product has the columns of whole
+    which x is of too.  From integers `zeros`, of the shape of the scales, are taken off.  Sizes of x but the last may be open.  The product has the columns of whole
     panels if `padded`.
     """
     panels, _, width = scales.shape
@@ -71,9 +72,10 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     depth = integers.shape[1] * share
     x = tensor(shape, "x", dtype)
     q = tensor(integers.shape, "weight", integers.dtype.name)
-    s = tensor(scales.shape, "scale", "bfloat16")
+    s = tensor(scales.shape, "scale", scales.dtype.name)
+    z = None if zeros is None else tensor(zeros.shape, "zeros", zeros.dtype.name)
     whole = extended(x, depth)
-    unpacked = _unpacked(q, s, depth, bits, dtype)
+    unpacked = _unpacked((q, s, z), depth, bits, dtype)
     k = reduced(depth, "k")
 
     def element(row: Sequence[Any], n: Any) -> Any:
@@ -93,11 +95,12 @@ def dense(  # noqa: PLR0913 - the product, and in which form
         lambda *index: product[*form.row(index[:-1]), index[-1]],
         name="output",
     )
-    return finished([x, q, s, out])
+    return finished([x, q, s, *([] if z is None else [z]), out])
 
 
-def _unpacked(q: Any, s: Any, depth: int, bits: int, dtype: str) -> Any:
+def _unpacked(packed: tuple[Any, Any, Any], depth: int, bits: int, dtype: str) -> Any:
     """The weights `[panels, depth, width]`: products of integers and scales in `dtype`, rounded."""
+    q, s, z = packed
     panels, groups, width = extents(s)
     share = per_element(bits)
     size = depth // groups
@@ -108,7 +111,9 @@ def _unpacked(q: Any, s: Any, depth: int, bits: int, dtype: str) -> Any:
             up = (_WORD - bits - k % share * bits).astype("int32")
             integer = (integer << up) >> tirx.const(_WORD - bits, "int32")
         scale = s[p, k // size, lane].astype(_FULL).astype(dtype).astype(_FULL)
-        return (integer.astype(_FULL) * scale).astype(dtype)
+        wide = integer.astype(_FULL)
+        wide = wide if z is None else wide - z[p, k // size, lane].astype(_FULL)
+        return (wide * scale).astype(dtype)
 
     return computed((panels, depth, width), weight, name=UNPACK)
 
