@@ -26,7 +26,7 @@ from hybridc.compiler.kernels.tensor_expressions import (
     reduced,
     tensor,
 )
-from hybridc.compiler.kernels.weight_only import MOST_GROUPED, extended
+from hybridc.compiler.kernels.weight_only import MOST_GROUPED, SIGNS, extended
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization.group_quantization import per_element
 
@@ -36,8 +36,6 @@ PARTIAL, SCALED, STRIDED, OFFSETS, SUMS = "partial", "scaled", "strided", "offse
 _OFFSET = 8
 # Places of a group whose activations are added up side by side, where words do not say it.
 _SIDE_BY_SIDE = 8
-# Turns the sign bits of all but the last integer of a word: two's complement becomes 8 more.
-_SIGNS = np.int32(0x08888888)
 _BITS = 4
 _MANTISSA, _BIAS = 23, 127  # of float32
 
@@ -49,7 +47,7 @@ def fits(rows: int) -> bool:
 
 def stored(integers: Array, bits: int) -> Array:
     """What `group_quantization.packed` made, as this loop nest reads it."""
-    return integers if per_element(bits) == 1 else integers ^ _SIGNS
+    return integers if per_element(bits) == 1 else integers ^ np.int32(SIGNS)
 
 
 def dense(  # noqa: PLR0913 - the product, and what its weights have beside their integers

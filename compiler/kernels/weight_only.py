@@ -26,6 +26,8 @@ KIND = "weight-only-dense"
 UNPACK = "unpack"
 _FULL = "float32"
 _WORD, _BYTE = 32, 8
+# Turns the sign bits of all but the last integer of a word: two's complement becomes 8 more.
+SIGNS = 0x08888888
 # Vectors of a panel: as many as a register tile has.
 _WIDE, _NARROW = 4, 2
 # Rows up to which integers are multiplied group by group (`grouped_weights`).  Beyond, a weight
@@ -56,6 +58,7 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     *,
     zeros: Array | None = None,
     padded: bool = True,
+    signed: bool = True,
     dtype: str = _FULL,
 ) -> PrimFunc:
     """`out[..., n] = sum_k x[..., k] * q[k, n] * scale[k // size, n]`, summed up in float32.
@@ -64,7 +67,7 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     where its groups are longer than the last axis of x, zeros are put behind that.  The blocks are
     those of `contractions.dense`, and one between weights and product that makes `dtype` of them,
     which x is of too.  From integers `zeros`, of the shape of the scales, are taken off.  Sizes of x but the last may be open.  The product has the columns of whole
-    panels if `padded`.
+    panels if `padded`.  Integers that are not `signed` are those that `grouped_weights` stores.
     """
     panels, _, width = scales.shape
     form, inputs = RowForm(tuple(shape[:-1])), shape[-1]
@@ -75,7 +78,7 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     s = tensor(scales.shape, "scale", scales.dtype.name)
     z = None if zeros is None else tensor(zeros.shape, "zeros", zeros.dtype.name)
     whole = extended(x, depth)
-    unpacked = _unpacked((q, s, z), depth, bits, dtype)
+    unpacked = _unpacked((q, s, z), depth, bits, dtype, SIGNS if not signed and bits < _BYTE else 0)
     k = reduced(depth, "k")
 
     def element(row: Sequence[Any], n: Any) -> Any:
@@ -98,8 +101,13 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     return finished([x, q, s, *([] if z is None else [z]), out])
 
 
-def _unpacked(packed: tuple[Any, Any, Any], depth: int, bits: int, dtype: str) -> Any:
-    """The weights `[panels, depth, width]`: products of integers and scales in `dtype`, rounded."""
+def _unpacked(
+    packed: tuple[Any, Any, Any], depth: int, bits: int, dtype: str, turned: int
+) -> Any:
+    """The weights `[panels, depth, width]`: products of integers and scales in `dtype`, rounded.
+
+    The bits that are `turned` are the other way in each word.
+    """
     q, s, z = packed
     panels, groups, width = extents(s)
     share = per_element(bits)
@@ -107,6 +115,7 @@ def _unpacked(packed: tuple[Any, Any, Any], depth: int, bits: int, dtype: str) -
 
     def weight(p: Any, k: Any, lane: Any) -> Any:
         integer = q[p, k // share, lane]
+        integer = integer ^ tirx.const(turned, "int32") if turned else integer
         if share > 1:  # up to the sign's place, and down again with the sign
             up = (_WORD - bits - k % share * bits).astype("int32")
             integer = (integer << up) >> tirx.const(_WORD - bits, "int32")
