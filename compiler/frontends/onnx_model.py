@@ -96,7 +96,9 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
     return Model(
         name=file.name,
         module=module,
-        inputs=spans.with_spans(found, static.proto.graph, static.shape),
+        inputs=spans.with_marks(
+            spans.with_spans(found, static.proto.graph, static.shape), file.proto.graph
+        ),
         outputs=_outputs(
             file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
         ),
@@ -156,7 +158,8 @@ def _drawable(
     file: OnnxFile, static: StaticGraph, specs: Sequence[TensorSpec]
 ) -> tuple[TensorSpec, ...]:
     """Specs of inputs as they are declared, with the integers that make sense to the model."""
-    return spans.with_spans(_declared(file, specs), static.proto.graph, static.shape)
+    found = spans.with_spans(_declared(file, specs), static.proto.graph, static.shape)
+    return spans.with_marks(found, file.proto.graph)
 
 
 def _declared(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
