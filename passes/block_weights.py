@@ -90,9 +90,7 @@ class _Packer:
             integers = grouped_weights.stored(integers, blocks.bits)
             kernel = grouped_weights.dense(data, integers, others[0], columns, blocks.bits, zeros)
         else:
-            kernel = weight_only.dense(
-                data, integers, others[0], columns, blocks.bits, zeros=zeros
-            )
+            kernel = weight_only.dense(data, integers, others[0], columns, blocks.bits, zeros=zeros)
         self.taken["matmul"] += 1
         var = self.builder.add_func(kernel, "block_weights_dense")
         operands = [constant(array, array.dtype.name) for array in (integers, *others)]

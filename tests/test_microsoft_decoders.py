@@ -3,10 +3,15 @@
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.compose
+import onnxruntime
 import pytest
+from decoders import Decoder, Sizes
 from onnx import TensorProto, helper
 from onnx_models import build, check, noise
 
+import hybridc
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontend import load
 from hybridc.compiler.frontends.onnx_graph.element_types import number_of
@@ -14,7 +19,7 @@ from hybridc.compiler.model import Array
 
 MICROSOFT = "com.microsoft"
 OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid(MICROSOFT, 1)]
-HEADS, GROUPS, WIDTH = 4, 2, 16
+HEADS, GROUPS, WIDTH = 4, 2, 32
 Arrays = dict[str, Any]
 INPUTS = "q k v pk pv ends total cos sin at bias sink".split()
 
@@ -29,7 +34,8 @@ def one(
         inputs.pop()
     made = helper.make_node(operator, inputs, ends.split(), domain=MICROSOFT, **attributes)
     given = [(n, number_of(str(x.dtype)), list(x.shape)) for n, x in fed.items()]
-    kind = next(n for _, n, _ in given if n in (TensorProto.FLOAT, TensorProto.FLOAT16))
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16)
+    kind = next((n for _, n, _ in given if n in kinds), TensorProto.FLOAT)
     made_ends = [(name, kind, None) for name in ends.split()]
     return build([made], given, made_ends, constants, opset_imports=OPSETS)
 
@@ -73,32 +79,41 @@ def group_query(fed: Arrays, constants: Arrays, **options: Any) -> Any:
     return one("GroupQueryAttention", INPUTS, fed, constants, "y nk nv", **sizes, **options)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "options"),
-    [
-        ((1, 5, 6), {}),  # one token more in a longer tensor
-        ((3, 5, 8), {"scale": 0.2}),
-        ((1, 9, 6), {}),  # in a place of what was given
-        ((4, 9, 4), {}),  # a first prompt
-        ((4, None, 4), {}),
-        ((4, 0, 4), {}),
-        ((3, 9, 7), {"local_window_size": 4}),
-        ((6, 9, 6), {"local_window_size": 2}),
-        ((3, 5, 8), {"softcap": 1.5}),
-        ((3, 5, 8), {"smooth_softmax": 1}),
-        ((3, 5, 8), {"causal": 0}),
-    ],
-)
-def test_attention_of_groups(sizes: tuple[int, int | None, int], options: Arrays) -> None:
-    fed, constants = grouped(*sizes)
-    agrees(group_query(fed, constants, **options), fed)
+PLAIN: list[tuple[tuple[int, int | None, int], Arrays]] = [
+    ((1, 5, 6), {}),  # one token more in a longer tensor
+    ((3, 5, 8), {"scale": 0.2}),
+    ((1, 9, 6), {}),  # in a place of what was given
+    ((4, 9, 4), {}),  # a first prompt
+    ((4, None, 4), {}),
+    ((4, 0, 4), {}),
+    ((3, 9, 7), {"local_window_size": 4}),
+    ((6, 9, 6), {"local_window_size": 2}),
+    ((3, 5, 8), {"softcap": 1.5}),
+    ((3, 5, 8), {"smooth_softmax": 1}),
+    ((3, 5, 8), {"causal": 0}),
+]
 
 
-@pytest.mark.parametrize("past", [5, 9])
-def test_sequences_of_a_batch_may_have_different_lengths(past: int) -> None:
-    fed, constants = grouped(1, past, 6, batch=3, ends=[5, 3, 0])
-    constants |= tables()
-    agrees(group_query(fed, constants, do_rotary=1), fed)
+def together(cases: list[tuple[Any, Arrays]]) -> tuple[Any, Arrays]:
+    """One model of several, which have nothing to do with each other: it is built once."""
+    whole, fed = None, {}
+    for index, (model, own) in enumerate(cases):
+        prefix = f"c{index}."
+        model = onnx.compose.add_prefix(model, prefix)
+        whole = model if whole is None else onnx.compose.merge_models(whole, model, io_map=[])
+        fed |= {prefix + name: x for name, x in own.items()}
+    return whole, fed
+
+
+def test_attention_of_groups() -> None:
+    cases = []
+    for sizes, options in PLAIN:
+        fed, constants = grouped(*sizes)
+        cases.append((group_query(fed, constants, **options), fed))
+    for past in (5, 9):  # sequences of a batch of different lengths
+        fed, constants = grouped(1, past, 6, batch=3, ends=[5, 3, 0])
+        cases.append((group_query(fed, constants | tables(), do_rotary=1), fed))
+    agrees(*together(cases))
 
 
 def test_padding_behind_the_prompts_of_a_batch() -> None:
@@ -115,30 +130,23 @@ def test_padding_behind_the_prompts_of_a_batch() -> None:
         np.testing.assert_allclose(one_of, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("interleaved", [0, 1])
-@pytest.mark.parametrize(("half", "length"), [(8, 1), (8, 3), (4, 3)])
-def test_rotations_within_attention(interleaved: int, half: int, length: int) -> None:
-    fed, constants = grouped(length, 5, 5 + length)
-    model = group_query(
-        fed, constants | tables(half), do_rotary=1, rotary_interleaved=interleaved
-    )
-    agrees(model, fed)
-
-
-def test_rotations_by_places_that_are_given() -> None:
+def test_rotations_biases_sinks_and_packed_projections() -> None:
+    cases = []
+    for interleaved, half, length in ((0, 16, 1), (1, 16, 3), (0, 8, 3), (1, 8, 1)):
+        fed, constants = grouped(length, 5, 5 + length)
+        options = {"do_rotary": 1, "rotary_interleaved": interleaved}
+        cases.append((group_query(fed, constants | tables(half), **options), fed))
     fed, constants = grouped(1, 5, 6)
     fed["at"] = np.array([[9]], np.int64)
-    agrees(group_query(fed, constants | tables(), do_rotary=1), fed)
-
-
-def test_biases_sinks_and_packed_projections() -> None:
-    fed, constants = grouped(3, 5, 8)
+    cases.append((group_query(fed, constants | tables(), do_rotary=1), fed))
     for heads in (1, HEADS):
+        fed, constants = grouped(3, 5, 8)
         fed["bias"] = noise(1, heads, 3, 8)
-        agrees(group_query(fed, constants | {"sink": noise(HEADS)}), fed)
+        cases.append((group_query(fed, constants | {"sink": noise(HEADS)}), fed))
     packed = {"q": np.concatenate([fed[n] for n in "qkv"], -1)}
     packed |= {n: fed[n] for n in ("pk", "pv", "ends")}
-    agrees(group_query(packed, constants | tables(), do_rotary=1), packed)
+    cases.append((group_query(packed, constants | tables(), do_rotary=1), packed))
+    agrees(*together(cases))
 
 
 def test_attention_of_groups_in_halves() -> None:
@@ -182,99 +190,119 @@ def blocks(depth: int, columns: int, bits: int, size: int, zeros: str = "") -> A
     return made
 
 
-@pytest.mark.parametrize("zeros", ["", "bytes", "floats"])
-@pytest.mark.parametrize(
-    ("bits", "size", "depth"), [(4, 32, 64), (4, 16, 40), (8, 64, 128), (4, 128, 100), (2, 32, 96)]
-)
-def test_products_of_few_bits(bits: int, size: int, depth: int, zeros: str) -> None:
-    constants = blocks(depth, 24, bits, size, zeros) | {"bias": noise(24)}
-    fed = {"x": noise(2, 3, depth)}
-    options = {"bits": bits, "block_size": size, "K": depth, "N": 24}
-    agrees(one("MatMulNBits", "x b s z g bias".split(), fed, constants, "y", **options), fed)
-
-
-def test_products_of_few_bits_in_another_order_and_in_halves() -> None:
-    options = {"bits": 4, "block_size": 32, "K": 64, "N": 24}
-    constants, fed = blocks(64, 24, 4, 32, "bytes"), {"x": noise(3, 64)}
+def test_products_of_few_bits() -> None:
+    cases = []
+    names = "x b s z g bias".split()
+    for bits, size, depth in ((4, 32, 64), (4, 16, 40), (8, 64, 128), (4, 128, 100), (2, 32, 96)):
+        for zeros in ("", "bytes") if bits == 8 else ("", "bytes", "floats"):
+            constants = blocks(depth, 24, bits, size, zeros) | {"bias": noise(24)}
+            options = {"bits": bits, "block_size": size, "K": depth, "N": 24}
+            fed = {"x": noise(2, 3, depth)}
+            cases.append((one("MatMulNBits", names, fed, constants, "y", **options), fed))
     order = np.random.default_rng(1).permutation(np.arange(64) // 32).astype(np.int32)
-    names = "x b s z g".split()
-    agrees(one("MatMulNBits", names, fed, constants | {"g": order}, "y", **options), fed)
+    options = {"bits": 4, "block_size": 32, "K": 64, "N": 24}
+    constants, fed = blocks(64, 24, 4, 32) | {"g": order}, {"x": noise(3, 64)}
+    cases.append((one("MatMulNBits", names, fed, constants, "y", **options), fed))
+    agrees(*together(cases))
+
+
+def test_products_of_few_bits_in_halves() -> None:
+    options = {"bits": 4, "block_size": 32, "K": 64, "N": 24}
+    constants, fed = blocks(64, 24, 4, 32, "bytes"), {"x": noise(3, 64).astype(np.float16)}
     constants["s"] = constants["s"].astype(np.float16)
-    fed = {"x": fed["x"].astype(np.float16)}
+    names = "x b s z".split()
     agrees(one("MatMulNBits", names, fed, constants, "y", **options), fed, 2e-2)
 
 
-@pytest.mark.parametrize(("bits", "zeros"), [(4, ""), (4, "bytes"), (8, ""), (8, "bytes")])
-def test_rows_of_a_table_of_few_bits(bits: int, zeros: str) -> None:
-    made = blocks(64, 24, bits, 32, zeros)
-    constants = {**made, "b": made["b"].reshape(24, -1)}
-    fed = {"i": np.array([[0, 23, 7], [5, -1, 1]], np.int64)}
-    options = {"block_size": 32, "bits": bits, "quantize_axis": 1, "gather_axis": 0}
-    model = one_of_floats("GatherBlockQuantized", "i", fed, constants, "b i s z", **options)
-    agrees(model, fed)
+def test_rows_of_tables_of_few_bits() -> None:
+    cases = []
+    for bits, zeros in ((4, ""), (4, "bytes"), (8, ""), (8, "bytes")):
+        made = blocks(64, 24, bits, 32, zeros)
+        constants = {**made, "b": made["b"].reshape(24, -1)}
+        fed = {"i": np.array([[0, 23, 7], [5, -1, 1]], np.int64)}
+        options = {"block_size": 32, "bits": bits, "quantize_axis": 1, "gather_axis": 0}
+        names = "b i s z".split()
+        cases.append((one("GatherBlockQuantized", names, fed, constants, "y", **options), fed))
+    agrees(*together(cases))
 
 
-def one_of_floats(
-    operator: str, _: str, fed: Arrays, constants: Arrays, names: str, **options: Any
-) -> Any:
-    known = {**fed, **constants}
-    inputs = [n for n in names.split() if n in known]
-    made = helper.make_node(operator, inputs, ["y"], domain=MICROSOFT, **options)
-    given = [(n, number_of(str(x.dtype)), list(x.shape)) for n, x in fed.items()]
-    ends = [("y", TensorProto.FLOAT, None)]
-    return build([made], given, ends, constants, opset_imports=OPSETS)
+def test_products_of_four_bit_floats() -> None:
+    rng, cases = np.random.default_rng(0), []
+    for kind in (0, 1):
+        constants = {"b": rng.integers(0, 256, 24 * 64 // 2).astype(np.uint8)}
+        constants["s"] = rng.uniform(0.1, 1, 24 * 64 // 32).astype(np.float32)
+        fed = {"x": noise(3, 64)}
+        options = {"quant_type": kind, "block_size": 32, "K": 64, "N": 24}
+        cases.append((one("MatMulBnb4", "x b s".split(), fed, constants, "y", **options), fed))
+    agrees(*together(cases))
 
 
-@pytest.mark.parametrize("kind", [0, 1])
-def test_products_of_four_bit_floats(kind: int) -> None:
-    rng = np.random.default_rng(0)
-    constants = {"b": rng.integers(0, 256, 24 * 64 // 2).astype(np.uint8)}
-    constants["s"] = rng.uniform(0.1, 1, 24 * 64 // 32).astype(np.float32)
-    fed = {"x": noise(3, 64)}
-    options = {"quant_type": kind, "block_size": 32, "K": 64, "N": 24}
-    agrees(one("MatMulBnb4", "x b s".split(), fed, constants, "y", **options), fed)
-
-
-@pytest.mark.parametrize("kind", ["relu", "gelu", "silu", "identity"])
-@pytest.mark.parametrize("normalize", [0, 1])
-def test_mixtures_of_experts(kind: str, normalize: int) -> None:
+def test_mixtures_of_experts() -> None:
+    cases = []
     fed = {"x": noise(2, 3, 8), "r": noise(6, 4)}
     constants = {"a": noise(4, 16, 8), "ab": noise(4, 16), "c": noise(4, 8, 16), "cb": noise(4, 8)}
-    options = {"k": 2, "activation_type": kind, "normalize_routing_weights": normalize}
-    agrees(one("MoE", "x r a ab c cb".split(), fed, constants, "y", **options), fed)
-
-
-def test_mixtures_of_gated_experts() -> None:
+    names = "x r a ab c cb".split()
+    for index, kind in enumerate(("relu", "gelu", "silu", "identity")):
+        options = {"k": 2, "activation_type": kind, "normalize_routing_weights": index % 2}
+        cases.append((one("MoE", names, fed, constants, "y", **options), fed))
     fed = {"x": noise(6, 8), "r": noise(6, 4)}
-    constants = {"a": noise(4, 32, 8), "ab": noise(4, 32), "c": noise(4, 8, 16), "cb": noise(4, 8)}
+    constants |= {"a": noise(4, 32, 8), "ab": noise(4, 32)}
     options = {"k": 2, "activation_type": "swiglu", "swiglu_fusion": 1, "swiglu_limit": 1.0}
     options |= {"activation_alpha": 1.7, "activation_beta": 1.0}
-    agrees(one("MoE", "x r a ab c cb".split(), fed, constants, "y", **options), fed)
+    cases.append((one("MoE", names, fed, constants, "y", **options), fed))
+    agrees(*together(cases))
 
 
-@pytest.mark.parametrize(("bits", "size"), [(4, 0), (4, 16), (8, 0), (8, 32)])
-def test_mixtures_of_packed_experts(bits: int, size: int) -> None:
-    rng = np.random.default_rng(0)
-    fed, constants = {"x": noise(6, 32), "r": noise(6, 4)}, {}
-    for name, rows, depth in (("a", 64, 32), ("c", 32, 32)):
-        constants[name] = packed(rng.integers(0, 2**bits, (4, rows, depth)), bits)
-        shape = (4, rows, depth // size) if size else (4, rows)
-        constants[f"{name}s"] = rng.uniform(0.01, 0.1, shape).astype(np.float32)
-    options = {"k": 2, "activation_type": "swiglu", "swiglu_fusion": 1, "expert_weight_bits": bits}
-    options |= {"block_size": size} if size else {}
-    names = ["x", "r", "a", "as", "", "c", "cs"]
-    agrees(one("QMoE", names, fed, constants, "y", **options), fed, 2e-3)
+def test_mixtures_of_packed_experts() -> None:
+    rng, cases = np.random.default_rng(0), []
+    for bits, size in ((4, 0), (4, 16), (8, 0), (8, 32)):
+        fed, constants = {"x": noise(6, 32), "r": noise(6, 4)}, {}
+        for name, rows, depth in (("a", 64, 32), ("c", 32, 32)):
+            constants[name] = packed(rng.integers(0, 2**bits, (4, rows, depth)), bits)
+            shape = (4, rows, depth // size) if size else (4, rows)
+            constants[f"{name}s"] = rng.uniform(0.01, 0.1, shape).astype(np.float32)
+        options = {"k": 2, "activation_type": "swiglu", "swiglu_fusion": 1}
+        options |= {"expert_weight_bits": bits, **({"block_size": size} if size else {})}
+        names = ["x", "r", "a", "as", "", "c", "cs"]
+        cases.append((one("QMoE", names, fed, constants, "y", **options), fed))
+    agrees(*together(cases), 2e-3)
 
 
-@pytest.mark.parametrize("flags", ["transBatchA", "transBatchB", "transBatchA transA"])
-def test_products_of_turned_batches(flags: str) -> None:
-    a, b = noise(2, 3, 4, 6), noise(2, 3, 6, 5)
-    fed = {"a": a, "b": b}
-    if "transA" in flags.split():
-        fed["a"] = fed["a"].swapaxes(2, 3)
-    for name in "ab":
-        if f"transBatch{name.upper()}" in flags.split():
-            fed[name] = np.moveaxis(fed[name], 2, 0)
-    fed = {name: np.ascontiguousarray(x) for name, x in fed.items()}
-    options: Arrays = dict.fromkeys(flags.split(), 1)
-    agrees(one("FusedMatMul", ["a", "b"], fed, {}, "y", **options), fed)
+def test_products_of_turned_batches() -> None:
+    cases = []
+    for flags in ("transBatchA", "transBatchB", "transBatchA transA"):
+        fed = {"a": noise(2, 3, 4, 6), "b": noise(2, 3, 6, 5)}
+        if "transA" in flags.split():
+            fed["a"] = fed["a"].swapaxes(2, 3)
+        for name in "ab":
+            if f"transBatch{name.upper()}" in flags.split():
+                fed[name] = _turned(fed[name])
+        fed = {name: np.ascontiguousarray(x) for name, x in fed.items()}
+        options: Arrays = dict.fromkeys(flags.split(), 1)
+        cases.append((one("FusedMatMul", ["a", "b"], fed, {}, "y", **options), fed))
+    agrees(*together(cases))
+
+
+def _turned(x: Any) -> Any:
+    """Rows before the axes of a batch."""
+    return np.moveaxis(x, -2, 0)
+
+
+def test_a_decoder_with_a_past_of_any_length() -> None:
+    """Tokens and logits over several steps, each with one token."""
+    sizes = Sizes(layers=1)
+    model = Decoder(sizes, length=1, batch=1).model()
+    session = hybridc.InferenceSession(hybridc.compile(model))
+    reference = onnxruntime.InferenceSession(model.SerializeToString())
+    names = [value.name for value in session.get_inputs()]
+    shape = (1, sizes.groups, 3, sizes.width)
+    fed: Arrays = {name: noise(*shape) for name in names if name.startswith("past")}
+    fed["input_ids"] = np.array([[7]], np.int64)
+    for step in range(4):
+        fed["attention_mask"] = np.ones((1, 4 + step), np.int64)
+        got, right = session.run(None, fed), reference.run(None, fed)
+        for mine, other in zip(got, right, strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-4)
+        assert got[0].argmax() == right[0].argmax()
+        fed |= dict(zip([n for n in names if n.startswith("past")], got[1:], strict=True))
+        fed["input_ids"] = got[0][:, -1:].argmax(-1)

@@ -101,9 +101,7 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     return finished([x, q, s, *([] if z is None else [z]), out])
 
 
-def _unpacked(
-    packed: tuple[Any, Any, Any], depth: int, bits: int, dtype: str, turned: int
-) -> Any:
+def _unpacked(packed: tuple[Any, Any, Any], depth: int, bits: int, dtype: str, turned: int) -> Any:
     """The weights `[panels, depth, width]`: products of integers and scales in `dtype`, rounded.
 
     The bits that are `turned` are the other way in each word.

@@ -12,6 +12,7 @@ import numpy as np
 
 from hybridc.compiler.frontends.onnx_graph.formulas import Formulas
 from hybridc.compiler.frontends.onnx_graph.microsoft_blocks import dequantized, signed, unpacked
+from hybridc.compiler.model import Array
 
 _BYTE = 8
 
@@ -71,7 +72,7 @@ def _routed(f: Formulas, scores: str, weights: str, experts: int) -> str:
     if weights:
         if f.attribute("normalize_routing_weights", 0):
             best = f("Div", best, f.emit("ReduceSum", [best, f.ints(-1)], keepdims=1))
-    elif f.attribute("normalize_routing_weights", 0):
+    elif f.attribute("normalize_routing_weights", 0) or f.node.op_type == "QMoE":
         best = f("Softmax", best, axis=-1)
     else:
         best = f("GatherElements", f("Softmax", scores, axis=-1), names[1], axis=1)
@@ -137,7 +138,7 @@ def _linear(f: Formulas, x: str, layer: _Layer, expert: int, name: str) -> str:
     return f("Add", y, f.constant(f.value(f.input(layer.bias))[expert].astype(np.float32)))
 
 
-def _unpacked(f: Formulas, packed: np.ndarray, layer: _Layer, expert: int, name: str) -> str:
+def _unpacked(f: Formulas, packed: Array, layer: _Layer, expert: int, name: str) -> str:
     bits = f.attribute(f"{name}_expert_weight_bits", f.attribute("expert_weight_bits", 4))
     depth = packed.shape[-1] * _BYTE // bits
     size = f.attribute("block_size", 0)
