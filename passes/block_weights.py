@@ -1,7 +1,7 @@
 """Multiply by weights that a model holds in 8 or 4 bits as they are, block by block."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -37,8 +37,8 @@ class BlockWeights(Pass):
     """Multiply by weights that a model holds in 8 or 4 bits as they are, block by block.
 
     A product of float32 with a constant matrix of integers, each block of whose inputs has a scale
-    and perhaps a zero point, becomes a kernel that reads the integers.  Scales are kept as they are.
-    Everything else, such as blocks along the outputs, is left to `fold-constants`.
+    and perhaps a zero point, becomes a kernel that reads the integers.  Scales stay as they
+    are.  Everything else, such as blocks along the outputs, is left to `fold-constants`.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -170,8 +170,7 @@ def _spread(value: Expr | None, graph: Graph) -> tuple[Array, int, int] | None:
     """A constant that is repeated along an axis, how often, and the axis; the last may be cut."""
     if value is None:
         return None
-    cut: Callable[[Expr], Expr | None] = lambda v: graph.call(v, "strided_slice")  # noqa: E731
-    part = cut(value)
+    part = graph.call(value, "strided_slice")
     repeated = graph.call(value if part is None else part.args[0], "repeat")
     known = None if repeated is None else graph.constant(repeated.args[0])
     if repeated is None or known is None or repeated.attrs.axis is None:

@@ -49,7 +49,7 @@ class Decoder:
         domain = MICROSOFT if own else ""
         made = helper.make_node(operator, names, outputs.split(), domain=domain, **options)
         self.nodes.append(made)
-        return outputs.split()[0]
+        return outputs.split(maxsplit=1)[0]
 
     def known(self, name: str, value: Any) -> str:
         self.constants[name] = value

@@ -50,7 +50,7 @@ def stored(integers: Array, bits: int) -> Array:
     return integers if per_element(bits) == 1 else integers ^ np.int32(SIGNS)
 
 
-def dense(  # noqa: PLR0913 - the product, and what its weights have beside their integers
+def dense(  # noqa: PLR0913, PLR0917 - the product, and all that its weights are made of
     shape: Sequence[int],
     integers: Array,
     scales: Array,

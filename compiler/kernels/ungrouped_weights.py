@@ -34,7 +34,7 @@ def ungrouped(func: PrimFunc) -> PrimFunc:
     own = [_block_of(each) for each in made.body.block.body.seq]
     plain = next(b.writes[0].source for b in own if str(b.annotations.get(KERNEL, "")))
     pairs = [*zip(made.params[:-1], (x, *operands), strict=True), (plain, product)]
-    count = [i for i, b in enumerate(own) if str(b.annotations.get(KERNEL, ""))][0] + 1
+    count = next(i for i, b in enumerate(own) if str(b.annotations.get(KERNEL, ""))) + 1
     nests = [_with_buffers(each, pairs) for each in list(made.body.block.body.seq)[:count]]
     nests[-1] = _counting(nests[-1], blocks[at].annotations[FLOPS])
     inner = [b for b in made.body.block.alloc_buffers if not b.same_as(plain)]

@@ -66,8 +66,9 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     `integers` of `bits` and `scales` are what `group_quantization.packed` made for x of `shape`;
     where its groups are longer than the last axis of x, zeros are put behind that.  The blocks are
     those of `contractions.dense`, and one between weights and product that makes `dtype` of them,
-    which x is of too.  From integers `zeros`, of the shape of the scales, are taken off.  Sizes of x but the last may be open.  The product has the columns of whole
-    panels if `padded`.  Integers that are not `signed` are those that `grouped_weights` stores.
+    which x is of too.  From integers `zeros`, of the shape of the scales, are taken off.  Sizes of
+    x but the last may be open.  The product has the columns of whole panels if `padded`.  Integers
+    that are not `signed` are those that `grouped_weights` stores.
     """
     panels, _, width = scales.shape
     form, inputs = RowForm(tuple(shape[:-1])), shape[-1]

@@ -19,7 +19,7 @@ from hybridc.compiler.frontends.onnx_graph.microsoft_attention import by_heads
 from hybridc.compiler.frontends.onnx_graph.microsoft_rotary import Turn, turned
 
 _PAST, _LENGTHS, _TOTAL, _COS, _SIN, _POSITIONS, _BIAS, _SINK = 3, 5, 6, 7, 8, 9, 10, 11
-# Scales of caches of integers, and norms of heads, which ONNX Runtime's own kernel for CPUs refuses.
+# Scales of caches of integers, and norms of heads, which ONNX Runtime refuses on CPUs.
 _UNKNOWN = (12, 13, 14, 15)
 
 
