@@ -4,10 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from decoders import Decoder, Sizes
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import check
 from tvm import tirx
 
 from hybridc.compiler import strips, target
 from hybridc.compiler.building.build import compile_kernel
+from hybridc.compiler.frontend import load
 from hybridc.compiler.kernels import bfloat16_lowering, grouped_weights, weight_only
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.quantization.group_quantization import Grouped, in_panels
@@ -52,3 +56,15 @@ def test_few_rows_are_grouped_and_many_unpacked_to_the_same(bits: int) -> None:
         wanted = x.astype(np.float64) @ wide.reshape(DEPTH, COLUMNS)
         got = to_numpy(out, np.dtype(np.float32))
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * 2**bits / 16)
+
+
+def test_weights_too_large_for_the_graph_are_found() -> None:
+    sizes = Sizes(hidden=256, layers=1)
+    decoder = Decoder(sizes)
+    decoder.linear("x", "y", 256, 256)
+    tensors = [numpy_helper.from_array(v, n) for n, v in decoder.constants.items()]
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 256])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(decoder.nodes, "large", [given], [made], tensors)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    check(load(helper.make_model(graph, opset_imports=opsets, ir_version=10)))

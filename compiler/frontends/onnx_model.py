@@ -203,8 +203,8 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     if written is not proto:  # what ONNX refuses is told of the operator that the file has
         fold(proto, strict=strict)
     # What torch exported need not run in ONNX Runtime.
-    first = fold(written, strict=strict).proto
-    proto = operators.expand_all(first, lambda made: fold(made).proto)
+    first = fold(written, strict=strict, weights=file.weights).proto
+    proto = operators.expand_all(first, lambda made: fold(made, weights=file.weights).proto)
     static = fold(proto)
     same_padding.write_out(static.proto.graph.node, static.types)
     carried = sub_byte.carried(static.proto, static.types)

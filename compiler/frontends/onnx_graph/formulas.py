@@ -11,7 +11,9 @@ from hybridc.compiler.frontends.onnx_graph.writer import Writer, scratch
 from hybridc.compiler.model import Array
 
 _SUM_AXES, _MEAN_AXES = 13, 18  # the opsets since when axes of these are inputs
-_NONE: Mapping[str, Proto] = MappingProxyType({})
+# The constants of a model by name, and its weights, which are too large for the graph.
+Known = tuple[Mapping[str, Proto], Mapping[str, Array]]
+_NONE: Known = (MappingProxyType({}), MappingProxyType({}))
 
 
 class UnwrittenError(Exception):
@@ -26,10 +28,11 @@ class Formulas(Writer):
         node: Proto,
         types: Mapping[str, Proto],
         opset: int,
-        constants: Mapping[str, Proto] = _NONE,
+        known: Known = _NONE,
     ) -> None:
         super().__init__(scratch(node, opset))
-        self.types, self.constants = types, constants
+        self.types = types
+        self.constants, self.weights = known
         kinds = (self.dtype(name) for name in node.input)
         self.number_type = next((kind for kind in kinds if "float" in kind), "float32")
 
@@ -80,6 +83,8 @@ class Formulas(Writer):
         """The value of a constant.  Raises UnwrittenError for another tensor."""
         import onnx
 
+        if name in self.weights:
+            return self.weights[name]
         if name not in self.constants:
             raise UnwrittenError
         return onnx.numpy_helper.to_array(self.constants[name])

@@ -19,7 +19,7 @@ from hybridc.compiler.frontends.onnx_graph import (
     microsoft_rotary,
 )
 from hybridc.compiler.frontends.onnx_graph.branches import Branch
-from hybridc.compiler.frontends.onnx_graph.formulas import Formulas, UnwrittenError
+from hybridc.compiler.frontends.onnx_graph.formulas import Formulas, Known, UnwrittenError
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.writer import domain_of
 
@@ -27,17 +27,15 @@ DOMAIN = "com.microsoft"
 _NORMALIZATION_SINCE = 17  # the opset that has LayerNormalization
 
 
-def written_out(
-    node: Proto, types: Mapping[str, Proto], opset: int, constants: Mapping[str, Proto]
-) -> Branch | None:
+def written_out(node: Proto, types: Mapping[str, Proto], opset: int, known: Known) -> Branch | None:
     """The nodes that take the place of one; None where it is another or has to stay.
 
-    `types` are those of its inputs by name, `constants` those that are known.
+    `types` are those of its inputs by name, `known` the constants and the weights.
     """
     write = _FORMULAS.get((domain_of(node), node.op_type))
     if write is None or (node.op_type == "LayerNormalization" and opset >= _NORMALIZATION_SINCE):
         return None
-    formulas = Formulas(node, types, opset, constants)
+    formulas = Formulas(node, types, opset, known)
     try:
         write(formulas)
     except UnwrittenError:

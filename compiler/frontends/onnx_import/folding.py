@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ _TRAILING = {"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"}
 # Their output has a data-dependent shape, but is never much larger than their input.
 _BOUNDED = {"Compress", "NonZero", "Unique"}
 _REPEATED = {"Loop", "Scan"}
+_NONE: Mapping[str, Array] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,13 @@ def static_shape(kind: Proto | None) -> tuple[int, ...] | None:
     return tuple(dim.dim_value for dim in dims)
 
 
-def fold(proto: Proto, strict: bool = False) -> StaticGraph:
+def fold(proto: Proto, strict: bool = False, weights: Mapping[str, Array] = _NONE) -> StaticGraph:
     """Fold a model whose inputs are static; control flow that is known by then is written out.
 
-    With `strict`, ModelError is raised for a node that ONNX's own inference refuses.
+    With `strict`, ModelError is raised for a node that ONNX's own inference refuses.  `weights` are
+    those that the model lists as inputs.
     """
-    folder = _Folder(proto, strict)
+    folder = _Folder(proto, strict, weights)
     queue = deque(proto.graph.node)
     while queue:
         node = queue.popleft()
@@ -81,6 +84,7 @@ class _Folder:
 
     proto: Proto
     strict: bool = False
+    weights: Mapping[str, Array] = _NONE
     types: dict[str, Proto] = field(default_factory=dict[str, Proto])
     constants: dict[str, Proto] = field(default_factory=dict[str, Proto])
     kept: list[Proto] = field(default_factory=list[Proto])
@@ -105,7 +109,7 @@ class _Folder:
         """What stands in the place of control flow, or of an operator of ONNX Runtime's own."""
         opset = self.opsets.get("", 1)
         if not has_subgraph(node):
-            return microsoft.written_out(node, self.types, opset, self.constants)
+            return microsoft.written_out(node, self.types, opset, (self.constants, self.weights))
         shape = lambda name: static_shape(self.types.get(name))  # noqa: E731
         return branches.written_out(node, Scene(self.constants, shape, opset, self.room))
 
