@@ -84,7 +84,7 @@ class _Folder:
 
     proto: Proto
     strict: bool = False
-    weights: Mapping[str, Array] = _NONE
+    weights: Mapping[str, Array] = field(default_factory=dict[str, Array])
     types: dict[str, Proto] = field(default_factory=dict[str, Proto])
     constants: dict[str, Proto] = field(default_factory=dict[str, Proto])
     kept: list[Proto] = field(default_factory=list[Proto])
