@@ -88,9 +88,7 @@ def dense(  # noqa: PLR0913 - the product, and in which form
 
     product = computed(
         (*form.axes, panels * width if padded else columns),
-        (lambda m, n: element([m], n))
-        if len(form.axes) == 1
-        else lambda *i: element(i[:-1], i[-1]),
+        lambda *i: element(i[:-1], i[-1]),
         name="product",
         attrs=product_of(KIND, 2 * counted(*shape[:-1]) * columns * inputs),
     )

@@ -8,7 +8,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,8 +30,8 @@ _RANDOM = operators.RANDOM | {"Dropout"}
 _TRAILING = {"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"}
 # Their output has a data-dependent shape, but is never much larger than their input.
 _BOUNDED = {"Compress", "NonZero", "Unique"}
+Weights = Mapping[str, Array]
 _REPEATED = {"Loop", "Scan"}
-_NONE: Mapping[str, Array] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -52,18 +51,16 @@ def static_shape(kind: Proto | None) -> tuple[int, ...] | None:
     if kind is None or not kind.tensor_type.HasField("shape"):
         return None
     dims = kind.tensor_type.shape.dim
-    if not all(dim.HasField("dim_value") for dim in dims):
-        return None
-    return tuple(dim.dim_value for dim in dims)
+    known = all(dim.HasField("dim_value") for dim in dims)
+    return tuple(dim.dim_value for dim in dims) if known else None
 
 
-def fold(proto: Proto, strict: bool = False, weights: Mapping[str, Array] = _NONE) -> StaticGraph:
+def fold(proto: Proto, strict: bool = False, weights: Weights | None = None) -> StaticGraph:
     """Fold a model whose inputs are static; control flow that is known by then is written out.
 
-    With `strict`, ModelError is raised for a node that ONNX's own inference refuses.  `weights` are
-    those that the model lists as inputs.
+    `strict` raises ModelError for what ONNX's inference refuses.  `weights` are inputs that are known.
     """
-    folder = _Folder(proto, strict, weights)
+    folder = _Folder(proto, strict, weights or {})
     queue = deque(proto.graph.node)
     while queue:
         node = queue.popleft()
@@ -84,7 +81,7 @@ class _Folder:
 
     proto: Proto
     strict: bool = False
-    weights: Mapping[str, Array] = field(default_factory=dict[str, Array])
+    weights: Weights = field(default_factory=dict[str, Array])
     types: dict[str, Proto] = field(default_factory=dict[str, Proto])
     constants: dict[str, Proto] = field(default_factory=dict[str, Proto])
     kept: list[Proto] = field(default_factory=list[Proto])
@@ -192,9 +189,9 @@ class _Folder:
         names = [name for name in node.input if name]
         random = not names and node.op_type != "Constant"  # their generators have no inputs
         known = not random and all(name in self.constants for name in names)
-        if node.op_type in _RANDOM | _LEFT or has_subgraph(node) or not self._fits(node):
+        if node.op_type in _RANDOM | _LEFT or has_subgraph(node):
             return None
-        if not known:
+        if not known or not self._fits(node):
             return None
         feed = {name: self.constants[name] for name in names}
         return evaluate(node, feed, self.proto, self.types)
