@@ -58,7 +58,7 @@ def static_shape(kind: Proto | None) -> tuple[int, ...] | None:
 def fold(proto: Proto, strict: bool = False, weights: Weights | None = None) -> StaticGraph:
     """Fold a model whose inputs are static; control flow that is known by then is written out.
 
-    `strict` raises ModelError for what ONNX's inference refuses.  `weights` are inputs that are known.
+    `strict` raises ModelError for what ONNX's inference refuses; `weights` are known inputs.
     """
     folder = _Folder(proto, strict, weights or {})
     queue = deque(proto.graph.node)
@@ -104,9 +104,9 @@ class _Folder:
 
     def written_out(self, node: Proto) -> Branch | None:
         """What stands in the place of control flow, or of an operator of ONNX Runtime's own."""
-        opset = self.opsets.get("", 1)
+        opset, known = self.opsets.get("", 1), (self.constants, self.weights)
         if not has_subgraph(node):
-            return microsoft.written_out(node, self.types, opset, (self.constants, self.weights))
+            return microsoft.written_out(node, self.types, opset, known)
         shape = lambda name: static_shape(self.types.get(name))  # noqa: E731
         return branches.written_out(node, Scene(self.constants, shape, opset, self.room))
 
@@ -189,9 +189,8 @@ class _Folder:
         names = [name for name in node.input if name]
         random = not names and node.op_type != "Constant"  # their generators have no inputs
         known = not random and all(name in self.constants for name in names)
-        if node.op_type in _RANDOM | _LEFT or has_subgraph(node):
-            return None
-        if not known or not self._fits(node):
+        kept = node.op_type in _RANDOM | _LEFT or has_subgraph(node)
+        if kept or not known or not self._fits(node):
             return None
         feed = {name: self.constants[name] for name in names}
         return evaluate(node, feed, self.proto, self.types)
