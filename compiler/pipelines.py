@@ -4,6 +4,7 @@ Pipeline = tuple[tuple[str, str], ...]
 
 DEFAULT: Pipeline = (
     ("simplify-inference", "drop what only training needs, so that later patterns are simple"),
+    ("block-weights", "integers of a model's own become kernels before folding unpacks them"),
     ("fold-constants", "shapes and weights computed from constants become constants"),
     ("fold-batch-norm", "a scale and shift after a convolution move into its weights"),
     ("fuse-norms", "layouts pass through a normalisation, but not through its pieces"),

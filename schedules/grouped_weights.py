@@ -3,8 +3,18 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import tvm
+
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule, Space
-from hybridc.compiler.kernels.grouped_weights import KIND, OFFSETS, PARTIAL, SCALED, STRIDED
+from hybridc.compiler.kernels.grouped_weights import (
+    KIND,
+    OFFSETS,
+    PARTIAL,
+    SCALED,
+    STRIDED,
+    SUMS,
+    fits,
+)
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import contraction, tiling
 from hybridc.schedules.products.contraction import Contraction
@@ -16,6 +26,9 @@ _UNPACK = 0.6
 # Inputs that are unpacked side by side, where a word does not say how many.
 _UNROLL = 8
 _PAD = "pad"
+# The two steps in which activations are added up, for integers without signs and for zero points.
+_TOTALS = (OFFSETS, SUMS)
+_STRIDED = tuple(f"{name}_{STRIDED}" for name in _TOTALS)
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class GroupedWeights(Tiled):
 
     def match(self, func: PrimFunc, target: Target) -> Grouped | NotApplicable:
         """Take kernels that `quantize-weights` made for few rows."""
-        found = contraction.find_product(func, KIND, (PARTIAL, STRIDED, OFFSETS))
+        found = contraction.find_product(func, KIND, (PARTIAL, *_STRIDED, *_TOTALS))
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
@@ -51,10 +64,9 @@ class GroupedWeights(Tiled):
         partial = contraction.named(schedule, PARTIAL)
         size = contraction.extents(schedule, partial)[-1]
         depth = groups * size
-        integers = _source(schedule, partial, 3)
-        share = depth // int(integers.shape[1])
-        width = int(_source(schedule, product, 3, "bfloat16").shape[2])
-        held = (0.5 if share > 1 else 1.0) + 2.0 / size
+        integers, scales = (_parameter(schedule, block) for block in (partial, product))
+        share, width = depth // int(integers.shape[1]), int(scales.shape[2])
+        held = (0.5 if share > 1 else 1.0) + tvm.DataType(str(scales.dtype)).itemsize / size
         problem = Problem(
             *(1, 1, rows, columns, depth, depth * 4, rows * depth * 4, target.lanes()),
             weight_bytes=held,
@@ -63,32 +75,36 @@ class GroupedWeights(Tiled):
         return Grouped(func, target, problem, width, size, share)
 
     def knobs(self, match: Grouped) -> Space:
-        """Vectors of the tile, which has all rows; panels of a task."""
+        """Rows and vectors of the tile; panels of a task."""
         space = tiling.space(match.problem, match.target)
         whole = tuple(v for v in space["vectors"] if match.width % (v * match.problem.lanes) == 0)
-        return {**space, "rows": (match.problem.rows,), "vectors": whole or (1,), "chunk": (1,)}
+        rows = (match.problem.rows,) if fits(match.problem.rows) else space["rows"]
+        return {**space, "rows": rows, "vectors": whole or (1,), "chunk": (1,)}
 
     def default(self, match: Grouped, target: Target) -> Point:
-        """All rows, as many vectors as hide a multiply-add's latency, a panel at a time."""
-        rows = match.problem.rows
+        """As many rows as there are registers for, as many vectors as hide a sum's latency."""
+        space = self.knobs(match)
         fitting = [
-            v
-            for v in self.knobs(match)["vectors"]
+            (rows, v)
+            for v in space["vectors"]
+            for rows in space["rows"]
             if _registers(rows, v) <= target.vector_registers
         ]
-        return {"rows": rows, "vectors": max(fitting), "chunk": 1, "panels": 1}
+        # Of each vector of weights, the sums of its rows share what unpacks it.
+        rows, vectors = max(fitting, key=lambda tile: (tile[0] * tile[1], tile[0]), default=(1, 1))
+        return {"rows": rows, "vectors": vectors, "chunk": 1, "panels": 1}
 
     def schedule(self, match: Grouped, point: Point) -> Schedule:
         """Tile the product over its groups, and compute each group's sums within."""
         schedule = contraction.new_schedule(match.func)
         product = contraction.product_of(schedule)
-        store = contraction.inline_epilogue(schedule, product, (SCALED, STRIDED, OFFSETS, _PAD))
+        store = contraction.inline_epilogue(schedule, product, (SCALED, *_STRIDED, *_TOTALS, _PAD))
         contraction.tile(match, schedule, product, store, point)
         self._sums_of_groups(schedule, product, match)
-        for name in (_PAD, SCALED, STRIDED):
+        for name in (_PAD, SCALED, *_STRIDED):
             if (block := contraction.named(schedule, name)) is not None:
                 last = schedule.get_loops(block)[-1]
-                if name == STRIDED:
+                if name in _STRIDED:
                     *_, lane, word = schedule.get_loops(block)
                     schedule.reorder(word, lane)
                     last = lane
@@ -112,12 +128,13 @@ class GroupedWeights(Tiled):
         schedule.unroll(second)
 
 
-def _source(schedule: Schedule, block: Any, rank: int, dtype: str = "int") -> Any:
-    """The buffer of so many axes and such a type that a block reads."""
+def _parameter(schedule: Schedule, block: Any) -> Any:
+    """The first parameter of three axes that a block reads: integers, or scales."""
+    func = schedule.mod["main"]
     return next(
         read.source
         for read in schedule.get(block).reads
-        if len(read.source.shape) == rank and str(read.source.dtype).startswith(dtype)
+        if len(read.source.shape) == 3 and any(read.source.same_as(p) for p in func.params)
     )
 
 

@@ -58,7 +58,7 @@ class WeightOnlyDense(Tiled):
         columns = contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
         integers, scales = (
             [int(extent) for extent in read.source.shape]
-            for read in schedule.get(_unpacking(schedule, product)).reads
+            for read in schedule.get(_unpacking(schedule, product)).reads[:2]
         )
         problem = Problem(1, 1, rows, columns, depth, depth * 4, rows * depth * 4, target.lanes())
         share = depth // integers[1]

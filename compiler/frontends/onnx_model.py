@@ -99,7 +99,9 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
     return Model(
         name=file.name,
         module=module,
-        inputs=spans.with_spans(found, static.proto.graph, static.shape),
+        inputs=spans.with_marks(
+            spans.with_spans(found, static.proto.graph, static.shape), file.proto.graph
+        ),
         outputs=outputs,
         reference=OnnxReference(source),
         notes=(
@@ -158,7 +160,8 @@ def _drawable(
     file: OnnxFile, static: StaticGraph, specs: Sequence[TensorSpec]
 ) -> tuple[TensorSpec, ...]:
     """Specs of inputs as they are declared, with the integers that make sense to the model."""
-    return spans.with_spans(_declared(file, specs), static.proto.graph, static.shape)
+    found = spans.with_spans(_declared(file, specs), static.proto.graph, static.shape)
+    return spans.with_marks(found, file.proto.graph)
 
 
 def _declared(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
@@ -220,8 +223,8 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     if written is not proto:  # what ONNX refuses is told of the operator that the file has
         fold(proto, strict=strict)
     # What torch exported need not run in ONNX Runtime.
-    first = fold(written, strict=strict).proto
-    proto = operators.expand_all(first, lambda made: fold(made).proto)
+    first = fold(written, strict=strict, weights=file.weights).proto
+    proto = operators.expand_all(first, lambda made: fold(made, weights=file.weights).proto)
     static = fold(proto)
     same_padding.write_out(static.proto.graph.node, static.types)
     carried = sub_byte.carried(static.proto, static.types)

@@ -26,6 +26,8 @@ KIND = "weight-only-dense"
 UNPACK = "unpack"
 _FULL = "float32"
 _WORD, _BYTE = 32, 8
+# Turns the sign bits of all but the last integer of a word: two's complement becomes 8 more.
+SIGNS = 0x08888888
 # Vectors of a panel: as many as a register tile has.
 _WIDE, _NARROW = 4, 2
 # Rows up to which integers are multiplied group by group (`grouped_weights`).  Beyond, a weight
@@ -54,7 +56,9 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     columns: int,
     bits: int,
     *,
+    zeros: Array | None = None,
     padded: bool = True,
+    signed: bool = True,
     dtype: str = _FULL,
 ) -> PrimFunc:
     """`out[..., n] = sum_k x[..., k] * q[k, n] * scale[k // size, n]`, summed up in float32.
@@ -62,8 +66,9 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     `integers` of `bits` and `scales` are what `group_quantization.packed` made for x of `shape`;
     where its groups are longer than the last axis of x, zeros are put behind that.  The blocks are
     those of `contractions.dense`, and one between weights and product that makes `dtype` of them,
-    which x is of too.  Sizes of x but the last may be open.  The product has the columns of whole
-    panels if `padded`.
+    which x is of too.  From integers `zeros`, of the shape of the scales, are taken off.  Sizes of
+    x but the last may be open.  The product has the columns of whole panels if `padded`.  Integers
+    that are not `signed` are those that `grouped_weights` stores.
     """
     panels, _, width = scales.shape
     form, inputs = RowForm(tuple(shape[:-1])), shape[-1]
@@ -71,9 +76,10 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     depth = integers.shape[1] * share
     x = tensor(shape, "x", dtype)
     q = tensor(integers.shape, "weight", integers.dtype.name)
-    s = tensor(scales.shape, "scale", "bfloat16")
+    s = tensor(scales.shape, "scale", scales.dtype.name)
+    z = None if zeros is None else tensor(zeros.shape, "zeros", zeros.dtype.name)
     whole = extended(x, depth)
-    unpacked = _unpacked(q, s, depth, bits, dtype)
+    unpacked = _unpacked((q, s, z), depth, bits, dtype, SIGNS if not signed and bits < _BYTE else 0)
     k = reduced(depth, "k")
 
     def element(row: Sequence[Any], n: Any) -> Any:
@@ -82,9 +88,7 @@ def dense(  # noqa: PLR0913 - the product, and in which form
 
     product = computed(
         (*form.axes, panels * width if padded else columns),
-        (lambda m, n: element([m], n))
-        if len(form.axes) == 1
-        else lambda *i: element(i[:-1], i[-1]),
+        lambda *i: element(i[:-1], i[-1]),
         name="product",
         attrs=product_of(KIND, 2 * counted(*shape[:-1]) * columns * inputs),
     )
@@ -93,22 +97,29 @@ def dense(  # noqa: PLR0913 - the product, and in which form
         lambda *index: product[*form.row(index[:-1]), index[-1]],
         name="output",
     )
-    return finished([x, q, s, out])
+    return finished([x, q, s, *([] if z is None else [z]), out])
 
 
-def _unpacked(q: Any, s: Any, depth: int, bits: int, dtype: str) -> Any:
-    """The weights `[panels, depth, width]`: products of integers and scales in `dtype`, rounded."""
+def _unpacked(packed: tuple[Any, Any, Any], depth: int, bits: int, dtype: str, turned: int) -> Any:
+    """The weights `[panels, depth, width]`: products of integers and scales in `dtype`, rounded.
+
+    The bits that are `turned` are the other way in each word.
+    """
+    q, s, z = packed
     panels, groups, width = extents(s)
     share = per_element(bits)
     size = depth // groups
 
     def weight(p: Any, k: Any, lane: Any) -> Any:
         integer = q[p, k // share, lane]
+        integer = integer ^ tirx.const(turned, "int32") if turned else integer
         if share > 1:  # up to the sign's place, and down again with the sign
             up = (_WORD - bits - k % share * bits).astype("int32")
             integer = (integer << up) >> tirx.const(_WORD - bits, "int32")
         scale = s[p, k // size, lane].astype(_FULL).astype(dtype).astype(_FULL)
-        return (integer.astype(_FULL) * scale).astype(dtype)
+        wide = integer.astype(_FULL)
+        wide = wide if z is None else wide - z[p, k // size, lane].astype(_FULL)
+        return (wide * scale).astype(dtype)
 
     return computed((panels, depth, width), weight, name=UNPACK)
 

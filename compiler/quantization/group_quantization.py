@@ -93,11 +93,11 @@ def packed(quantized: Grouped, width: int) -> tuple[Array, Array]:
     integers[:, :outputs] = quantized.integers
     scales = np.zeros((quantized.scales.shape[0], columns), np.float32)
     scales[:, :outputs] = quantized.scales
-    panels = _panels(integers, width)
+    panels = in_panels(integers, width)
     share = per_element(quantized.bits)
     if share > 1:
         panels = _words(panels, quantized.bits, share)
-    return panels, _panels(scales, width).astype(ml_dtypes.bfloat16)
+    return panels, in_panels(scales, width).astype(ml_dtypes.bfloat16)
 
 
 def unpacked(integers: Array, bits: int) -> Array:
@@ -125,9 +125,15 @@ def _words(panels: Array, bits: int, share: int) -> Array:
     return words.view(np.int32)
 
 
-def _panels(matrix: Array, width: int) -> Array:
-    rows, columns = matrix.shape
-    return np.ascontiguousarray(matrix.reshape(rows, columns // width, width).transpose(1, 0, 2))
+def in_panels(matrix: Array, width: int) -> Array:
+    """`[rows, N]` as panels `[N / width, rows, width]`, zeros behind the last column."""
+    rows, outputs = matrix.shape
+    padded = matrix
+    if outputs % width:
+        padded = np.zeros((rows, outputs + -outputs % width), matrix.dtype)
+        padded[:, :outputs] = matrix
+    made = padded.reshape(rows, -1, width).transpose(1, 0, 2)
+    return np.ascontiguousarray(made)
 
 
 def _scales(groups: Array, levels: int, search: bool) -> Array:

@@ -36,7 +36,9 @@ def cuts(func: PrimFunc) -> list[Strip]:
     axes = free_axes(func) if has_open_sizes(func) else ()
     if not axes:
         return []
-    return [
-        cut(func, axes, sizes, choose.dropped(func, axes, sizes))
-        for sizes in choose.sizes(func, axes)
-    ]
+    made: list[Strip] = []
+    for sizes in choose.sizes(func, axes):
+        form = choose.form(func, sizes)
+        own = axes if form is func else free_axes(form)
+        made.append(cut(form, own, sizes, choose.dropped(form, own, sizes)))
+    return made

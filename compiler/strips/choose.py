@@ -15,7 +15,7 @@ from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels import weight_only
+from hybridc.compiler.kernels import grouped_weights, ungrouped_weights, weight_only
 from hybridc.compiler.kernels.attention_form import is_attention
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.strips.axes import Axis, buffers_of, nests
@@ -29,7 +29,7 @@ _TILE_ROWS, _TILE_COLUMNS = (4, 1), (16, 4, 1)
 _ELEMENTS = 4096
 _LONGEST = 1024
 # Products of rows with weights.
-_WEIGHTS = ("dense", weight_only.KIND)
+_WEIGHTS = ("dense", weight_only.KIND, grouped_weights.KIND)
 # Kernels that are whole for one place of an open axis.
 _WHOLE = ("conv2d", "depthwise-conv2d", "winograd-conv2d")
 
@@ -57,6 +57,14 @@ def sizes(func: PrimFunc, axes: Sequence[Axis]) -> list[tuple[int, ...]]:
     if kind == "matmul":
         return list(product(*_matrix(func, axes)))
     return list(product(*single, _by_elements(func, axes[-1], _stays_open(func, axes))))
+
+
+def form(func: PrimFunc, lengths: Sequence[int]) -> PrimFunc:
+    """The kernel as strips of these lengths compute it."""
+    if kind_of(func) != grouped_weights.KIND:
+        return func
+    rows = prod(lengths) * _rows(func)
+    return func if grouped_weights.fits(rows) else ungrouped_weights.ungrouped(func)
 
 
 def dropped(func: PrimFunc, axes: Sequence[Axis], lengths: Sequence[int]) -> list[int]:
@@ -120,5 +128,15 @@ def _fixed_rows(func: PrimFunc, axes: Sequence[Axis]) -> bool:
 
 def _kept(func: PrimFunc) -> list[Any]:
     """The variables that number the elements of a product."""
+    return [axis.var for axis in _numbering(func)]
+
+
+def _rows(func: PrimFunc) -> int:
+    """Rows of a product with weights for each place of its open axes."""
+    extents = [axis.dom.extent for axis in _numbering(func)[:-1]]
+    return prod(int(extent) for extent in extents if isinstance(extent, tirx.IntImm))
+
+
+def _numbering(func: PrimFunc) -> list[Any]:
     nest = next(n for n in nests(func) or () if KERNEL in n.node.annotations)
-    return [a.var for a in nest.node.iter_vars if int(a.iter_type) == tirx.IterVar.DataPar]
+    return [a for a in nest.node.iter_vars if int(a.iter_type) == tirx.IterVar.DataPar]

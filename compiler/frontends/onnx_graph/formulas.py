@@ -1,14 +1,19 @@
 """Formulas on tensors whose types are known, written as nodes of ONNX in the place of one."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.writer import Writer, scratch
+from hybridc.compiler.model import Array
 
 _SUM_AXES, _MEAN_AXES = 13, 18  # the opsets since when axes of these are inputs
+# The constants of a model by name, and its weights, which are too large for the graph.
+Known = tuple[Mapping[str, Proto], Mapping[str, Array]]
+_NONE: Known = (MappingProxyType({}), MappingProxyType({}))
 
 
 class UnwrittenError(Exception):
@@ -18,9 +23,16 @@ class UnwrittenError(Exception):
 class Formulas(Writer):
     """Writes formulas; bare numbers among operands have the type of the node's floats."""
 
-    def __init__(self, node: Proto, types: Mapping[str, Proto], opset: int) -> None:
+    def __init__(
+        self,
+        node: Proto,
+        types: Mapping[str, Proto],
+        opset: int,
+        known: Known = _NONE,
+    ) -> None:
         super().__init__(scratch(node, opset))
         self.types = types
+        self.constants, self.weights = known
         kinds = (self.dtype(name) for name in node.input)
         self.number_type = next((kind for kind in kinds if "float" in kind), "float32")
 
@@ -67,6 +79,16 @@ class Formulas(Writer):
             raise UnwrittenError
         return size
 
+    def value(self, name: str) -> Array:
+        """The value of a constant.  Raises UnwrittenError for another tensor."""
+        import onnx
+
+        if name in self.weights:
+            return self.weights[name]
+        if name not in self.constants:
+            raise UnwrittenError
+        return onnx.numpy_helper.to_array(self.constants[name])
+
     def dtype(self, name: str) -> str:
         """The element type of a tensor, "" where it is not known."""
         import onnx
@@ -74,6 +96,14 @@ class Formulas(Writer):
         kind = self.types.get(name) if name else None
         number = kind.tensor_type.elem_type if kind is not None else 0
         return str(onnx.helper.tensor_dtype_to_np_dtype(number)) if number else ""
+
+    def widened(self, value: str) -> str:
+        """A tensor of the node's floats in float32."""
+        return value if self.number_type == "float32" else self.cast(value, "float32")
+
+    def narrowed(self, value: str) -> str:
+        """A tensor of float32 in the type of the node's floats."""
+        return value if self.number_type == "float32" else self.cast(value, self.number_type)
 
     def cast(self, value: str, kind: str) -> str:
         """A tensor with elements of another type."""

@@ -12,11 +12,14 @@ import numpy as np
 
 from hybridc.compiler.frontends.onnx_graph import (
     microsoft_attention,
+    microsoft_blocks,
+    microsoft_experts,
+    microsoft_grouped,
     microsoft_quantized,
     microsoft_rotary,
 )
 from hybridc.compiler.frontends.onnx_graph.branches import Branch
-from hybridc.compiler.frontends.onnx_graph.formulas import Formulas, UnwrittenError
+from hybridc.compiler.frontends.onnx_graph.formulas import Formulas, Known, UnwrittenError
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.writer import domain_of
 
@@ -24,15 +27,15 @@ DOMAIN = "com.microsoft"
 _NORMALIZATION_SINCE = 17  # the opset that has LayerNormalization
 
 
-def written_out(node: Proto, types: Mapping[str, Proto], opset: int) -> Branch | None:
+def written_out(node: Proto, types: Mapping[str, Proto], opset: int, known: Known) -> Branch | None:
     """The nodes that take the place of one; None where it is another or has to stay.
 
-    `types` are those of its inputs by name.
+    `types` are those of its inputs by name, `known` the constants and the weights.
     """
     write = _FORMULAS.get((domain_of(node), node.op_type))
     if write is None or (node.op_type == "LayerNormalization" and opset >= _NORMALIZATION_SINCE):
         return None
-    formulas = Formulas(node, types, opset)
+    formulas = Formulas(node, types, opset, known)
     try:
         write(formulas)
     except UnwrittenError:
@@ -150,15 +153,21 @@ def _lengths(f: Formulas, ids: str, mask: str) -> str:
 
 def _matmul(f: Formulas) -> None:
     """A product of matrices, each perhaps transposed, times a number."""
-    f.refuse(f.attribute("transBatchA", 0), f.attribute("transBatchB", 0))
-    operands = [f.input(0), f.input(1)]
-    for index, flag in enumerate(("transA", "transB")):
-        rank = len(f.dims(operands[index])) if f.attribute(flag, 0) else 0
-        if rank >= 2:
-            order = [*range(rank - 2), rank - 1, rank - 2]
-            operands[index] = f("Transpose", operands[index], perm=order)
-    product, alpha = f("MatMul", *operands), f.attribute("alpha", 1.0)
+    product = f("MatMul", _turned(f, 0, "A"), _turned(f, 1, "B"))
+    alpha = f.attribute("alpha", 1.0)
     f.named(product if alpha == 1.0 else f("Mul", product, alpha))
+
+
+def _turned(f: Formulas, index: int, letter: str) -> str:
+    """An operand as its flags say: rows and columns exchanged, rows before the batches' axes."""
+    x = f.input(index)
+    order = list(range(len(f.dims(x))))
+    if f.attribute(f"transBatch{letter}", 0):
+        f.refuse(len(order) < 3)
+        order = [*order[1:-1], 0, order[-1]]
+    if f.attribute(f"trans{letter}", 0) and len(order) >= 2:
+        order[-2:] = [order[-1], order[-2]]
+    return x if order == sorted(order) else f("Transpose", x, perm=order)
 
 
 def _gemm(f: Formulas) -> None:
@@ -172,15 +181,31 @@ def _gemm(f: Formulas) -> None:
 
 def _conv(f: Formulas) -> None:
     """A convolution, what is added to it, and an activation."""
+    y = _convolved(f, f.input(0))
+    y = f("Add", y, f.input(3)) if f.input(3) else y
+    f.named(_activated(f, y, list(f.attribute("activation_params", []))))
+
+
+def _convolved(f: Formulas, x: str) -> str:
     own = ("activation", "activation_params")
-    y = f.emit("Conv", [name for name in f.node.input[:3] if name])
+    y = f.emit("Conv", [x, *(name for name in f.node.input[1:3] if name)])
     f.nodes[-1].attribute.extend(a for a in f.node.attribute if a.name not in own)
+    return y
+
+
+def _conv_of_channels_last(f: Formulas) -> None:
+    """Images with their channels last; filters are those of ONNX's operator."""
+    rank = len(f.dims(f.input(0)))
+    first = f("Transpose", f.input(0), perm=[0, rank - 1, *range(1, rank - 1)])
+    y = f("Transpose", _convolved(f, first), perm=[0, *range(2, rank), 1])
     y = f("Add", y, f.input(3)) if f.input(3) else y
     f.named(_activated(f, y, list(f.attribute("activation_params", []))))
 
 
 def _activated(f: Formulas, x: str, options: list[float]) -> str:
     activation = f.attribute("activation", "")
+    if not activation:
+        return x
     if activation in ("Relu", "Tanh", "Sigmoid", "Softplus"):
         return f(activation, x)
     if activation == "LeakyRelu":
@@ -202,14 +227,25 @@ _FORMULAS: Mapping[tuple[str, str], Callable[[Formulas], None]] = MappingProxyTy
         (DOMAIN, "FusedGemm"): _gemm,
         (DOMAIN, "FusedMatMul"): _matmul,
         (DOMAIN, "Gelu"): _gelu,
+        (DOMAIN, "NhwcConv"): _conv_of_channels_last,
+        (DOMAIN, "NhwcFusedConv"): _conv_of_channels_last,
         (DOMAIN, "QuickGelu"): _quick_gelu,
         (DOMAIN, "SimplifiedLayerNormalization"): _simplified,
         (DOMAIN, "SkipLayerNormalization"): _skip_normalization,
         (DOMAIN, "SkipSimplifiedLayerNormalization"): _skip_simplified,
         (DOMAIN, "TransposeMatMul"): _matmul,
-        **{(DOMAIN, name): write for name, write in microsoft_attention.FORMULAS.items()},
-        **{(DOMAIN, name): write for name, write in microsoft_quantized.FORMULAS.items()},
-        **{(DOMAIN, name): write for name, write in microsoft_rotary.FORMULAS.items()},
+        **{
+            (DOMAIN, name): write
+            for family in (
+                microsoft_attention,
+                microsoft_blocks,
+                microsoft_experts,
+                microsoft_grouped,
+                microsoft_quantized,
+                microsoft_rotary,
+            )
+            for name, write in family.FORMULAS.items()
+        },
     }
 )
 OPERATORS = frozenset(_FORMULAS)

@@ -26,6 +26,10 @@ _MOVES = frozenset(
     }
 )
 _LARGEST = 127  # of an index, which an int8 may hold
+# Attention that counts a sequence's keys, by the place of the counts, and what these come from:
+# marks of keys, of which none is missing in a sequence that is whole.
+_COUNTED = {"GroupQueryAttention": 5}
+_COUNTS = frozenset({"Add", "Cast", "Identity", "ReduceSum", "Reshape", "Squeeze", "Sub"})
 
 
 def with_spans(specs: Sequence[TensorSpec], graph: Proto, shapes: Shapes) -> tuple[TensorSpec, ...]:
@@ -33,6 +37,25 @@ def with_spans(specs: Sequence[TensorSpec], graph: Proto, shapes: Shapes) -> tup
     known = _spans(graph, shapes)
     return tuple(
         replace(spec, span=known[spec.name]) if spec.name in known and "int" in spec.dtype else spec
+        for spec in specs
+    )
+
+
+def with_marks(specs: Sequence[TensorSpec], graph: Proto) -> tuple[TensorSpec, ...]:
+    """The inputs of a graph; those that mark keys which attention counts are all ones.
+
+    The graph is that of the file, with the operators of ONNX Runtime's own.
+    """
+    makers = {name: node for node in graph.node for name in node.output}
+    marks: set[str] = set()
+    for node in graph.node:
+        place = _COUNTED.get(node.op_type, len(node.input))
+        name = node.input[place] if place < len(node.input) else ""
+        while name in makers and makers[name].op_type in _COUNTS:
+            name = makers[name].input[0]
+        marks.add(name)
+    return tuple(
+        replace(spec, span=(1, 1)) if spec.name in marks and len(spec.shape) == 2 else spec
         for spec in specs
     )
 

@@ -30,6 +30,7 @@ _RANDOM = operators.RANDOM | {"Dropout"}
 _TRAILING = {"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"}
 # Their output has a data-dependent shape, but is never much larger than their input.
 _BOUNDED = {"Compress", "NonZero", "Unique"}
+Weights = Mapping[str, Array]
 _REPEATED = {"Loop", "Scan"}
 
 
@@ -50,17 +51,16 @@ def static_shape(kind: Proto | None) -> tuple[int, ...] | None:
     if kind is None or not kind.tensor_type.HasField("shape"):
         return None
     dims = kind.tensor_type.shape.dim
-    if not all(dim.HasField("dim_value") for dim in dims):
-        return None
-    return tuple(dim.dim_value for dim in dims)
+    known = all(dim.HasField("dim_value") for dim in dims)
+    return tuple(dim.dim_value for dim in dims) if known else None
 
 
-def fold(proto: Proto, strict: bool = False) -> StaticGraph:
+def fold(proto: Proto, strict: bool = False, weights: Weights | None = None) -> StaticGraph:
     """Fold a model whose inputs are static; control flow that is known by then is written out.
 
-    With `strict`, ModelError is raised for a node that ONNX's own inference refuses.
+    `strict` raises ModelError for what ONNX's inference refuses; `weights` are known inputs.
     """
-    folder = _Folder(proto, strict)
+    folder = _Folder(proto, strict, weights or {})
     queue = deque(proto.graph.node)
     while queue:
         node = queue.popleft()
@@ -81,6 +81,7 @@ class _Folder:
 
     proto: Proto
     strict: bool = False
+    weights: Weights = field(default_factory=dict[str, Array])
     types: dict[str, Proto] = field(default_factory=dict[str, Proto])
     constants: dict[str, Proto] = field(default_factory=dict[str, Proto])
     kept: list[Proto] = field(default_factory=list[Proto])
@@ -103,9 +104,9 @@ class _Folder:
 
     def written_out(self, node: Proto) -> Branch | None:
         """What stands in the place of control flow, or of an operator of ONNX Runtime's own."""
-        opset = self.opsets.get("", 1)
+        opset, known = self.opsets.get("", 1), (self.constants, self.weights)
         if not has_subgraph(node):
-            return microsoft.written_out(node, self.types, opset)
+            return microsoft.written_out(node, self.types, opset, known)
         shape = lambda name: static_shape(self.types.get(name))  # noqa: E731
         return branches.written_out(node, Scene(self.constants, shape, opset, self.room))
 
@@ -188,9 +189,8 @@ class _Folder:
         names = [name for name in node.input if name]
         random = not names and node.op_type != "Constant"  # their generators have no inputs
         known = not random and all(name in self.constants for name in names)
-        if node.op_type in _RANDOM | _LEFT or has_subgraph(node) or not self._fits(node):
-            return None
-        if not known:
+        kept = node.op_type in _RANDOM | _LEFT or has_subgraph(node)
+        if kept or not known or not self._fits(node):
             return None
         feed = {name: self.constants[name] for name in names}
         return evaluate(node, feed, self.proto, self.types)
