@@ -27,31 +27,11 @@ _TYPE = "float32"
 
 @dataclass(frozen=True)
 class Convolution:
-    """A kernel, by its name, the weights that it reads, and the shape of what it gives.
-
-    Each of `groups` gives `made` channels, of which the first `wanted` are the convolution's.
-    """
+    """A kernel, by its name, and the weights that it reads."""
 
     name: str
     kernel: PrimFunc
     weight: Expr
-    groups: int
-    made: int
-    wanted: int
-
-    def given(self, call: Expr) -> Any:
-        """The type of what the kernel gives in place of a call."""
-        *image, channels = call.ty.shape.values
-        return relax.TensorType([*image, int(channels) // self.wanted * self.made], _TYPE)
-
-    def kept(self, result: Expr, call: Expr) -> Expr:
-        """The channels of the convolution alone."""
-        if self.made == self.wanted:
-            return result
-        image = call.ty.shape.values[:-1]
-        parts = op.reshape(result, [*image, self.groups, self.made])
-        kept = op.strided_slice(parts, [len(image) + 1], [0], [self.wanted])
-        return op.reshape(kept, list(call.ty.shape.values))
 
 
 def replaced(call: Expr, target: Target, builder: Any) -> Expr | None:
@@ -60,8 +40,7 @@ def replaced(call: Expr, target: Target, builder: Any) -> Expr | None:
     if made is None:
         return None
     var = builder.add_func(made.kernel, made.name)
-    result = relax.call_tir(var, [call.args[0], made.weight], made.given(call))
-    return made.kept(result, call)
+    return relax.call_tir(var, [call.args[0], made.weight], call.ty)
 
 
 def of_call(call: Expr, target: Target) -> Convolution | None:
@@ -82,7 +61,7 @@ def _depthwise(call: Expr) -> Convolution:
     taps = op.permute_dims(op.reshape(weight, [outputs, *window]), [1, 2, 0])
     source, conv = opened(shape(data)), _attributes(call)
     kernel = contractions.depthwise_conv2d(source, (*window, outputs), conv, _TYPE, _TYPE)
-    return Convolution("depthwise_conv2d", kernel, taps, 1, outputs, outputs)
+    return Convolution("depthwise_conv2d", kernel, taps)
 
 
 def _direct(call: Expr, target: Target) -> Convolution:
@@ -101,15 +80,13 @@ def _direct(call: Expr, target: Target) -> Convolution:
     whole = [groups * made // lanes, lanes, *window, inputs]
     packed = op.permute_dims(op.reshape(padded, whole), [0, 2, 3, 4, 1])
     source, conv = opened(shape(data)), _attributes(call)
-    # Of one group the kernel leaves out what is missing.
-    kept = wanted if groups == 1 else made
     if conv.pointwise and groups == 1 and prod(window) == 1:
         flat = [whole[0], inputs, lanes]
         kernel = contractions.dense(source, _like(flat), outputs, _TYPE, _TYPE)
-        return Convolution("dense", kernel, op.reshape(packed, flat), 1, kept, wanted)
+        return Convolution("dense", kernel, op.reshape(packed, flat))
     form = _like([whole[0], *window, inputs, lanes])
-    kernel = contractions.conv2d(source, form, groups * kept, conv, _TYPE, _TYPE)
-    return Convolution("conv2d", kernel, packed, groups, kept, wanted)
+    kernel = contractions.conv2d(source, form, outputs, conv, _TYPE, _TYPE)
+    return Convolution("conv2d", kernel, packed)
 
 
 def _attributes(call: Expr) -> Conv2d:

@@ -32,7 +32,7 @@ class Conv2d(Tiled):
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        images, height, width = contraction.extents(schedule, product)[:3]
+        images, height, width, made = contraction.extents(schedule, product)[:4]
         store = schedule.get_consumers(product)[0]
         columns = contraction.extents(schedule, store)[-1]
         source = contraction.source_shape(schedule, product)
@@ -51,6 +51,7 @@ class Conv2d(Tiled):
             image_bytes=source[1] * image_row,
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
             shared=columns // groups if groups > 1 else 0,
+            apart=columns // groups if groups > 1 and made > columns else 0,
             weight_bytes=operands.weight_bytes(schedule, product),
             **accumulators.costs(schedule, product, target),
             held=_held(schedule, product, target) if taps == 1 else 0,

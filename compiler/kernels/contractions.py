@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import te, tirx
+from tvm import te
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.kernels.packing import group_in, once_widened, packed_index, whole_groups
@@ -22,6 +22,7 @@ from hybridc.compiler.kernels.tensor_expressions import (
     RowForm,
     computed,
     counted,
+    extents,
     finished,
     pad2d,
     product_of,
@@ -136,7 +137,6 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     blocks, kernel_h, kernel_w, _, lanes = packed.shape[:5]
     batch, height, width, _ = shape
     out_h, out_w = conv.output_size((height, width), (kernel_h, kernel_w))
-    per_group = outputs // conv.groups
     flops = 2 * counted(batch, out_h, out_w) * outputs * kernel_h * kernel_w * conv.inputs
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", packed.dtype.name)
@@ -150,10 +150,7 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     (stride_h, stride_w), (dilate_h, dilate_w) = conv.strides, conv.dilation
 
     def channel(o: Any) -> Any:
-        # The rounded-up outputs behind the last group read the last group's inputs.
-        last = conv.groups - 1
-        part = tirx.min(o // per_group, last) if blocks * lanes > outputs else o // per_group
-        return k if conv.groups == 1 else part * depth + k
+        return k if conv.groups == 1 else o // (blocks * lanes // conv.groups) * depth + k
 
     product = computed(
         (batch, out_h, out_w, blocks * lanes),
@@ -167,12 +164,21 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
         name="product",
         attrs=product_of("conv2d", flops),
     )
-    out = computed(
-        (batch, out_h, out_w, outputs),
-        lambda *index: stored(product[index], out_dtype),
-        name="output",
-    )
-    return finished([x, w, out])
+    return finished([x, w, _conv2d_output(product, outputs, conv.groups, out_dtype)])
+
+
+def _conv2d_output(product: Any, outputs: int, groups: int, out_dtype: str) -> Any:
+    """What a convolution stores: of each group, its outputs without what rounds them up."""
+    *image, columns = extents(product)
+    each, made = outputs // groups, columns // groups
+    whole = groups == 1 or made == each
+
+    def element(*index: Any) -> Any:
+        *pixel, o = index
+        column = o if whole else o // each * made + o % each
+        return stored(product[*pixel, column], out_dtype)
+
+    return computed((*image, outputs), element, name="output")
 
 
 def depthwise_conv2d(  # noqa: PLR0913, PLR0917 - shapes, attributes, and three types

@@ -81,15 +81,18 @@ def pack_filter(weight: Array, groups: int, lanes: int, group: int = 0) -> tuple
     """Pack `[O, KH, KW, I / groups]` as `[O / lanes, KH, KW, I / groups, lanes]`.
 
     Narrow types are packed by `group` input channels as `pack_matrix` does.
-    A vector must not straddle two groups, but may hold several of float32.  Else, where a group's
-    outputs are no whole number of vectors, neighbouring groups are merged into one of
-    block-diagonal weights: more multiplications by zero, but whole vectors.  Returns the packed
-    weights and the groups left.
+    A vector must not straddle two groups, but may hold several of float32.  Else neighbouring
+    groups that find room in one vector are merged into one of block-diagonal weights, and each is
+    rounded up to whole vectors, with zeros behind it.  Returns the packed weights and the groups
+    left.
     """
     outputs, height, width, inputs = weight.shape
-    merge = vector_width.merged(outputs // groups, groups, lanes)
-    if weight.dtype == np.float32 and holds_groups(inputs, outputs // groups, groups, lanes):
-        merge = 1
+    holds = holds_groups(inputs, outputs // groups, groups, lanes)
+    if weight.dtype == np.float32 and holds:
+        merge, made = 1, outputs // groups
+    else:
+        merge = vector_width.merged(outputs // groups, groups, lanes)
+        made = round_up(outputs // groups * merge, lanes)
     if merge > 1:
         dense = np.zeros((groups // merge, merge, outputs // groups, height, width, merge, inputs))
         parts = weight.reshape(groups // merge, merge, outputs // groups, height, width, inputs)
@@ -98,9 +101,10 @@ def pack_filter(weight: Array, groups: int, lanes: int, group: int = 0) -> tuple
         weight = dense.reshape(outputs, height, width, merge * inputs).astype(weight.dtype)
         groups //= merge
     group = group or group_of(weight.dtype.name)
-    depth = round_up(weight.shape[3], group)
-    padded = np.zeros((round_up(outputs, lanes), height, width, depth), weight.dtype)
-    padded[:outputs, ..., : weight.shape[3]] = weight
+    given, depth = weight.shape[3], round_up(weight.shape[3], group)
+    padded = np.zeros((groups, made, height, width, depth), weight.dtype)
+    apart = weight.reshape(groups, outputs // groups, height, width, given)
+    padded[:, : outputs // groups, ..., :given] = apart
     packed = padded.reshape(-1, lanes, height, width, depth // group, group)
     packed = packed.transpose(0, 2, 3, 4, 1, 5)
     return np.ascontiguousarray(packed if group > 1 else packed[..., 0]), groups

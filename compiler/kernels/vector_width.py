@@ -1,7 +1,5 @@
 """How many output channels share a vector of packed weights."""
 
-from math import gcd
-
 from hybridc.compiler.target import Target
 
 # Vectors of so many bits are multiplied in two halves on some CPUs.
@@ -35,13 +33,16 @@ def holds_groups(inputs: int, outputs: int, groups: int, lanes: int) -> bool:
 
 
 def merged(outputs: int, groups: int, lanes: int) -> int:
-    """How many neighbouring groups of `outputs` each make whole vectors; else all of them."""
-    if groups == 1 or outputs % lanes == 0:
-        return 1
-    merge = lanes // gcd(outputs, lanes)
-    return merge if groups % merge == 0 else groups
+    """How many neighbouring groups of `outputs` each share a vector; 1 where no two fit into one.
+
+    Groups that shared several vectors would multiply more by zeros than what groups alone leave
+    unused: two of 24 channels take 3 vectors of 48 inputs for 2 x 2 of 24.
+    """
+    most = min(groups, lanes // outputs)
+    return next((merge for merge in range(most, 1, -1) if groups % merge == 0), 1)
 
 
 def _multiplied(outputs: int, groups: int, lanes: int) -> int:
     """Multiply-adds for each of a group's inputs and pixels, those with zeros among them."""
-    return -(-outputs // lanes) * lanes * merged(outputs // groups, groups, lanes)
+    each = merged(outputs // groups, groups, lanes) * (outputs // groups)
+    return -(-each // lanes) * lanes * groups

@@ -1,6 +1,6 @@
 """Shared by the rules for dense, convolution and batched products: analysis and tiling."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Any
@@ -137,7 +137,12 @@ def opened(match: Match, keep: Iterable[str] = ()) -> tuple[Schedule, Any, Any]:
     """
     schedule = new_schedule(match.func)
     product = product_of(schedule)
-    return schedule, product, inline_epilogue(schedule, product, keep)
+    store = inline_epilogue(schedule, product, keep)
+    if isinstance(match, Contraction) and match.problem.apart:
+        written = name(schedule, store)
+        schedule = new_schedule(canonical.part_groups(schedule, store, match.problem))
+        product, store = product_of(schedule), named(schedule, written)
+    return schedule, product, store
 
 
 def tile(  # noqa: PLR0913 - what is tiled, how, and options
@@ -163,7 +168,7 @@ def tile(  # noqa: PLR0913 - what is tiled, how, and options
     """
     problem = match.problem
     images, height, rows, columns = _canonical_loops(schedule, store, problem)
-    vectors = min(point["vectors"], problem.panels(1))
+    vectors = tiling.vectors_at_most(problem, point["vectors"])
     tile_rows = min(point["rows"], problem.rows)
     row_tile, row = schedule.split(rows, [None, tile_rows])
     units, panels = problem.units(tile_rows), problem.panels(vectors)
@@ -244,21 +249,15 @@ def vectorize_copy(schedule: Schedule, loop: Any, lanes: int = 16) -> None:
 
 def _canonical_loops(
     schedule: Schedule, store: Any, problem: Problem
-) -> tuple[list[Any], Any, Any, Any]:
-    """The store's loops as images, image rows, rows and columns."""
+) -> tuple[list[Any], Any, Any, Sequence[Any]]:
+    """The store's loops as images, image rows, rows and columns, or groups and their columns."""
+    trailing = 2 if problem.apart else 1
     if problem.height > 1:
-        *images, height, rows, columns = schedule.get_loops(store)
-        return images, height, rows, columns
-    leading = 0
-    count = 1
-    shape = extents(schedule, store)
-    while count < problem.images:
-        count *= shape[leading]
-        leading += 1
-    if len(shape) - leading > 2:
-        canonical.flatten_rows(schedule, store, shape, leading)
-    *images, rows, columns = schedule.get_loops(store)
-    return images, None, rows, columns
+        *images, height, rows = schedule.get_loops(store)[:-trailing]
+        return images, height, rows, schedule.get_loops(store)[-trailing:]
+    canonical.flatten_rows(schedule, store, problem, trailing)
+    *images, rows = schedule.get_loops(store)[:-trailing]
+    return images, None, rows, schedule.get_loops(store)[-trailing:]
 
 
 def straighten(schedule: Schedule, lane: Any, *unrolled: Any) -> None:

@@ -23,7 +23,8 @@ class Problem:
     by `stride`. Sums over the depth may be `divided` where a tile has few. What stands for weights
     `packs` in a task that is a whole product, else beforehand. `narrow` operands go several to a
     step. Activations are `widened` by each task that reads them. Where vectors do not divide the
-    columns, the last panel is whole and `overlaps` the one before it.
+    columns, the last panel is whole and `overlaps` the one before it. Groups of `apart` columns
+    each are rounded up to whole vectors for themselves.
     """
 
     images: int
@@ -50,11 +51,12 @@ class Problem:
     narrow: bool = False
     widened: bool = False
     overlaps: bool = False
+    apart: int = 0
 
     @property
     def group(self) -> int:
         """The channels of a group where a vector holds those of several, else 1."""
-        return self.shared if 0 < self.shared < self.lanes else 1
+        return self.shared if not self.apart and 0 < self.shared < self.lanes else 1
 
     @property
     def ordered(self) -> bool:
@@ -71,7 +73,13 @@ class Problem:
 
     def panels(self, vectors: int) -> int:
         """Column panels of `vectors` vectors."""
-        return -(-self.columns // (vectors * self.lanes))
+        together = self.apart or self.columns
+        return self.columns // together * -(-together // (vectors * self.lanes))
+
+    @property
+    def together(self) -> int:
+        """Vectors of columns that read the same activations."""
+        return max(1, -(-(self.shared or self.columns) // self.lanes))
 
     def moved(self, vectors: int) -> int:
         """Columns of the last panel that the one before it has computed too."""
@@ -82,6 +90,8 @@ class Problem:
 
         What ends behind the columns is stored element by element.
         """
+        if self.apart:
+            return gcd(self.apart, self.lanes)
         panels, shared = self.panels(vectors), gcd(self.columns, self.lanes)
         alone = panels == 1 and shared >= _FEWEST
         return shared if width < panels or alone else self.lanes

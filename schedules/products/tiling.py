@@ -108,6 +108,13 @@ def _panel_bytes(problem: Problem, vectors: int) -> float:
     return problem.depth * vectors * problem.lanes * problem.weight_bytes
 
 
+def vectors_at_most(problem: Problem, wanted: int) -> int:
+    """Vectors of a tile, which ends where a group of its own vectors does."""
+    if problem.apart:
+        return divisor_below(problem.together, wanted)
+    return min(wanted, problem.panels(1))
+
+
 def choose_tile(
     problem: Problem, target: Target, allowed: Container[int] = range(17)
 ) -> tuple[int, int]:
@@ -257,7 +264,7 @@ def default(problem: Problem, target: Target) -> Point:
 
 def canonical(problem: Problem, point: Point) -> Point:
     """The point as a tile takes it: no larger than the kernel, tasks of whole parts of it."""
-    vectors = min(point["vectors"], problem.panels(1))
+    vectors = vectors_at_most(problem, point["vectors"])
     rows = min(point["rows"], problem.rows)
     chunk = divisor_below(problem.units(rows), point["chunk"])
     panels = divisor_below(problem.panels(vectors), point["panels"])
@@ -274,7 +281,7 @@ def fitting_tiles(problem: Problem, target: Target) -> list[tuple[int, int]]:
     """Tiles (rows, vectors) whose accumulators, operands and weights the registers hold."""
     groups = problem.panels(1)
     # A tile across groups of channels would need the activations of each.
-    together = max(1, problem.shared // problem.lanes)
+    together = problem.together
     return [
         (rows, vectors)
         for rows, vectors in registers.tiles(target, problem.parts, problem.spare, problem.taps)
