@@ -24,7 +24,7 @@ def test_a_decoder_with_a_past_of_any_length() -> None:
     fed["input_ids"] = np.array([[7]], np.int64)
     for step in range(4):
         fed["attention_mask"] = np.ones((1, 4 + step), np.int64)
-        got, right = session.run(None, fed), reference.run(None, fed)
+        got, right = session.run(None, fed), list(map(np.asarray, reference.run(None, fed)))
         for mine, other in zip(got, right, strict=True):
             np.testing.assert_allclose(mine, other, rtol=1e-3, atol=1e-4)
         assert got[0].argmax() == right[0].argmax()

@@ -88,4 +88,4 @@ def test_batch_and_grid_may_be_open(padding: str) -> None:
             "grid": rng.uniform(-1.4, 1.4, (batch, rows, 7, 2)).astype(np.float32),
         }
         (got,) = session.run(None, feed)
-        np.testing.assert_allclose(got, other.run(None, feed)[0], rtol=1e-4, atol=2e-5)
+        np.testing.assert_allclose(got, np.asarray(other.run(None, feed)[0]), rtol=1e-4, atol=2e-5)

@@ -233,7 +233,7 @@ def test_rows_of_tables_of_few_bits() -> None:
 def test_products_of_four_bit_floats() -> None:
     rng, cases = np.random.default_rng(0), []
     for kind in (0, 1):
-        constants = {"b": rng.integers(0, 256, 24 * 64 // 2).astype(np.uint8)}
+        constants: Arrays = {"b": rng.integers(0, 256, 24 * 64 // 2).astype(np.uint8)}
         constants["s"] = rng.uniform(0.1, 1, 24 * 64 // 32).astype(np.float32)
         fed = {"x": noise(3, 64)}
         options = {"quant_type": kind, "block_size": 32, "K": 64, "N": 24}

@@ -87,7 +87,8 @@ class Formulas(Writer):
             return self.weights[name]
         if name not in self.constants:
             raise UnwrittenError
-        return onnx.numpy_helper.to_array(self.constants[name])
+        made: Array = onnx.numpy_helper.to_array(self.constants[name])
+        return made
 
     def dtype(self, name: str) -> str:
         """The element type of a tensor, "" where it is not known."""

@@ -34,7 +34,7 @@ def dequantized(f: Formulas, integers: Array, scales: Array, zeros: Array | None
     """`[K, N]` of int8 less its zeros times the scale of each block of `size` inputs."""
     import onnx
 
-    inputs = [f.constant(x) for x in (integers, scales)]
+    inputs = [f.constant(np.ascontiguousarray(x)) for x in (integers, scales)]
     inputs += [] if zeros is None else [f.constant(zeros)]
     name = f"{f.prefix}/{len(f.nodes)}"
     made = onnx.helper.make_node("DequantizeLinear", inputs, [name], axis=0, block_size=size)
@@ -60,7 +60,7 @@ def _product(f: Formulas) -> None:
         integers = integers[order]
         x = f("Gather", x, f.ints(*order), axis=-1)
     zeros, share = _zeros(f, columns, blocks, bits)
-    made = dequantized(f, *map(np.ascontiguousarray, (integers, scales)), zeros, size)
+    made = dequantized(f, integers, scales, zeros, size)
     if share is not None:
         spread = np.repeat(np.ascontiguousarray(share * scales), size, axis=0)[:depth]
         made = f("Sub", made, f.constant(spread))
@@ -110,7 +110,7 @@ def _gather(f: Formulas) -> None:
     default = float(2 ** (bits - 1)) if packs else 0.0
     points = _points(f.value(zeros), packs, bits, width // size) if zeros else None
     taken = default if points is None else f("Gather", f.constant(points), places)
-    point = taken if isinstance(taken, float) else f.expanded(taken, -1)
+    point = f.expanded(taken, -1) if isinstance(taken, str) else taken
     factor = f.expanded(f("Gather", f.constant(scales.astype(np.float32)), places), -1)
     narrow, f.number_type = f.number_type, "float32"
     made = f.reshaped(f("Mul", f("Sub", wide, point), factor), *lead, width)

@@ -154,8 +154,7 @@ def _unpacked(f: Formulas, packed: Array, layer: _Layer, expert: int, name: str)
         else:
             whole = unpacked(given, bits, len(packed))[np.newaxis]
         zeros = np.ascontiguousarray(signed(whole, bits))
-    operands = map(np.ascontiguousarray, (integers, scales))
-    return dequantized(f, *operands, zeros, size)
+    return dequantized(f, integers, scales, zeros, size)
 
 
 FORMULAS: Mapping[str, Callable[[Formulas], None]] = MappingProxyType(

@@ -11,6 +11,7 @@ what was given, where `total_sequence_length` says that they fit.  What is behin
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -221,7 +222,7 @@ def _last(f: Formulas) -> list[str]:
     return [f.ints(-1)] if f.opset >= 18 else []
 
 
-def _axes(f: Formulas) -> dict[str, object]:
+def _axes(f: Formulas) -> dict[str, Any]:
     return {} if f.opset >= 18 else {"axes": [-1]}
 
 
