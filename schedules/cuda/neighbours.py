@@ -7,7 +7,7 @@ from typing import Any
 import tvm
 from tvm import sym, tirx
 from tvm.ir.expr import TensorLoad
-from tvm_ffi import structural_map, structural_walk
+from tvm_ffi import structural_equal, structural_map, structural_walk
 
 from hybridc.schedules.cuda import thread_vectors, tir
 from hybridc.schedules.cuda.product_kernel import Axes, Product, substituted
@@ -29,6 +29,11 @@ class Read:
     def registers(self) -> int:
         """Registers of the array."""
         return COUNT * bits_of(self.source) // 32
+
+    def is_of(self, source: Any, indices: list[Expr]) -> bool:
+        """Whether it reads the same."""
+        same = (structural_equal(*pair) for pair in zip(indices, self.indices, strict=True))
+        return source.same_as(self.source) and all(same)
 
 
 def bits_of(source: Any) -> int:
@@ -66,12 +71,15 @@ class Neighbours:
             moves = any(access.uses(node, axis) for axis in of_rows or ())
             if not near or moves or node.source.scope() != "global":
                 return node
-            dtype = str(node.source.dtype)
-            array = tir.buffer(f"{name}_{len(reads)}", COUNT, dtype, "local")
             first = tirx.const(0, self.lane.ty.dtype)
             indices = [substituted(index, {self.lane: first}) for index in node.indices]
-            reads.append(Read(array, node.source, indices))
-            return tirx.BufferLoad(array, [self.lane])
+            read = next((read for read in reads if read.is_of(node.source, indices)), None)
+            if read is None:
+                dtype = str(node.source.dtype)
+                array = tir.buffer(f"{name}_{len(reads)}", COUNT, dtype, "local")
+                read = Read(array, node.source, indices)
+                reads.append(read)
+            return tirx.BufferLoad(read.array, [self.lane])
 
         value, *indices = (
             substituted(each, {self.lane: lane})
