@@ -156,10 +156,10 @@ def registers(cut: Cut, point: Point) -> int:
 
 def default(cut: Cut) -> Point:
     """The point of the least estimate; of equal ones the one with the smallest tiles."""
-    return min(_points(cut), key=lambda point: (estimate(cut, point), *point.values()))
+    return min(points(cut), key=lambda point: (estimate(cut, point), *point.values()))
 
 
-def _points(cut: Cut) -> Iterator[Point]:
+def points(cut: Cut) -> Iterator[Point]:
     """The canonical points with enough threads to hide what each waits for."""
     choices = {knob: values for knob, values in space(cut).items() if knob != "splits"}
     seen: set[tuple[int, ...]] = set()
