@@ -83,9 +83,7 @@ def _joined(node: Proto, scene: Scene) -> Branch | None:
     return branch
 
 
-def _made(
-    name: str, found: _Found | None, count: int, body: Body, branch: Branch
-) -> Branch | None:
+def _made(name: str, found: _Found | None, count: int, body: Body, branch: Branch) -> Branch | None:
     """Name the runs of all turns, and what they reduce to."""
     if found is None or count < 1:
         return None

@@ -8,7 +8,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
