@@ -23,7 +23,12 @@ _SIZE = re.compile(
     r"(?:(?P<low>\d+)\.\.(?P<high>\d*))?(?:%(?P<step>\d+))?(?:@(?P<usual>\d+))?)$"
 )
 
+_PRODUCT = re.compile(r"(?:(\d+)\*[A-Za-z_]\w*|[A-Za-z_]\w*\*(\d+))$")
 _SUM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\+(?:[A-Za-z_][A-Za-z0-9_]*|\d+))+$")
+
+
+class TooLargeError(InputError):
+    """A size beyond what kernels index; the text that says it is of the right form."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,12 @@ def parse(text: str) -> Size:
     if (found := sum_of(text)) is not None:
         return found
     match = _SIZE.match(text)
+    if (product := _PRODUCT.match(text)) is not None:
+        raise InputError(
+            f"{text!r} is not a size: of other sizes it may be a sum, no product;"
+            f" ?%{product[1] or product[2]} is an open size that is a multiple of"
+            f" {product[1] or product[2]}"
+        )
     if match is None or not text:
         raise InputError(
             f"{text!r} is not a size: expected 3 (fixed), ? or a name (open), past+length (a sum of"
@@ -123,7 +134,7 @@ def _number(digits: str) -> int:
     """Raises InputError beyond what kernels index; Python itself reads no thousands of digits."""
     if len(digits.lstrip("0")) > _DIGITS or int(digits) > _MOST:
         shown = digits if len(digits) <= 2 * _DIGITS else f"{digits[:_DIGITS]}..."
-        raise InputError(f"{shown} is not a valid size: the most is {_MOST}")
+        raise TooLargeError(f"{shown} is not a valid size: the most is {_MOST}")
     return int(digits)
 
 

@@ -79,13 +79,16 @@ def parse_shape(text: str) -> tuple[str, Shape]:
     Raises InputError for other text.
     """
     name, _, sizes = text.rpartition("=")
+    if not name:
+        raise InputError(f"--shape {text!r} is not of the form NAME=1x3x224x224: no name")
     try:
-        if name:
-            return name, dims.parse_shape(sizes)
-        reason = "no name"
+        return name, dims.parse_shape(sizes)
+    except dims.TooLargeError as error:
+        raise InputError(f"--shape {text!r}: {error}") from None
     except InputError as error:
-        reason = str(error)
-    raise InputError(f"--shape {text!r} is not of the form NAME=1x3x224x224: {reason}")
+        raise InputError(
+            f"--shape {text!r}: {error}; the whole is of the form NAME=1x3x224x224"
+        ) from None
 
 
 def _is_path(source: Any) -> bool:
