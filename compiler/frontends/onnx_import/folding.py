@@ -111,7 +111,7 @@ class _Folder:
         if (branch := bags.written_out(node, scene)) is not None:
             return branch
         if not has_subgraph(node):
-            return microsoft.written_out(node, self.types, opset, known)
+            return microsoft.written_out(node, self.types, opset, known, self.makers)
         return branches.written_out(node, scene)
 
     def take(self, node: Proto) -> None:
