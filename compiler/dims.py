@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.text.sizes import expected_size
 
 UNNAMED = "?"
 # What is measured where nobody says a size, and nothing above bounds it.
@@ -23,7 +24,6 @@ _SIZE = re.compile(
     r"(?:(?P<low>\d+)\.\.(?P<high>\d*))?(?:%(?P<step>\d+))?(?:@(?P<usual>\d+))?)$"
 )
 
-_PRODUCT = re.compile(r"(?:(\d+)\*[A-Za-z_]\w*|[A-Za-z_]\w*\*(\d+))$")
 _SUM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\+(?:[A-Za-z_][A-Za-z0-9_]*|\d+))+$")
 
 
@@ -109,19 +109,8 @@ def parse(text: str) -> Size:
     if (found := sum_of(text)) is not None:
         return found
     match = _SIZE.match(text)
-    if (product := _PRODUCT.match(text)) is not None:
-        raise InputError(
-            f"{text!r} is not a size: of other sizes it may be a sum, no product;"
-            f" ?%{product[1] or product[2]} is an open size that is a multiple of"
-            f" {product[1] or product[2]}"
-        )
     if match is None or not text:
-        raise InputError(
-            f"{text!r} is not a size: expected 3 (fixed), ? or a name (open), past+length (a sum of"
-            " others), 1..64 or name:1..64"
-            " (open within bounds), each perhaps with %4 (multiples of 4 only), and with @8, the"
-            " size to measure at"
-        )
+        raise InputError(f"{text!r} is not a size: {expected_size(text)}")
     if match["fixed"] is not None:
         return _number(match["fixed"])
     low = _number(match["low"] or "1")

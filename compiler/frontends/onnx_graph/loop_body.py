@@ -109,8 +109,9 @@ class Body:
     def number(self, name: str) -> int | None:
         """An integer that is known; else None."""
         array = self.constant(self.plain(name))
-        whole = array is not None and array.size == 1 and array.dtype.kind in "iu"
-        return int(array.item()) if whole else None
+        if array is None or array.size != 1 or array.dtype.kind not in "iu":
+            return None
+        return int(array.item())
 
     def place(self, name: str) -> int | None:
         """By how much a value is more than the number of the turn; None for another value."""
