@@ -84,13 +84,11 @@ MEAN = """
     >"""
 MAX = """
     last = Equal (i, three)
-    e = If (last) <
-        then_branch = t () => (float[1, 16] m) {
-            more = Slice (data, start, count)
-            m = ReduceMax (more, zero)
-        },
-        else_branch = z () => (float[1, 16] n) { n = ReduceMax (rows, zero) }
-    >"""
+    part = If (last) <
+        then_branch = t () => (float[k, 16] m) { m = Slice (data, start, count) },
+        else_branch = z () => (float[l, 16] n) { n = Slice (data, start, end) }
+    >
+    e = ReduceMax (part, zero)"""
 SUM = "e = ReduceSum (rows, zero)"
 
 

@@ -117,30 +117,46 @@ def _row(body: Body, branch: Branch, name: str, count: int) -> _Found | None:
     if zeros is None or zeros.any():
         return None
     last = body.maker(some, "If")
-    found = _last(body, branch, last, count) if last else _reduction(body, branch, some)
+    if last is not None:
+        found = _last(body, branch, last, count)
+    else:
+        found = _whole(body, branch, some, count)
     if found is None or found.span != tuple(map(body.plain, same.input)):
         return None
     return replace(found, blank=True)
 
 
 def _last(body: Body, branch: Branch, choice: Proto, count: int) -> _Found | None:
-    """The turns, the last of which is told apart."""
-    asked = body.maker(choice.input[0], "Equal")
-    if asked is None or body.place(asked.input[0]) != 0:
-        return None
-    if body.number(asked.input[1]) != count - 1:
+    """The turns, the last of which is told apart, as it divides by another number."""
+    if not _is_of_last(body, choice, count):
         return None
     here, others = body.branches(choice)
     found = _reduction(body, branch, others)
-    if found is None:
+    return None if found is None else _mean(body, branch, here, found)
+
+
+def _whole(body: Body, branch: Branch, name: str, count: int) -> _Found | None:
+    """A reduction of one of two slices, of which that of the last turn goes to the end."""
+    node = body.maker(name, *_MODES)
+    choice = body.maker(node.input[0], "If") if node is not None else None
+    if choice is None:
+        return _reduction(body, branch, name)
+    if not _is_of_last(body, choice, count):
         return None
-    if found.mode == "max":
-        one = _reduction(body, branch, here, open_end=True)
-        alike = one is not None and replace(one, span=found.span) == found
-        if not alike or one is None or one.span[0] != found.span[0]:
-            return None
-        return replace(found, last="whole")
-    return _mean(body, branch, here, found)
+    here, others = body.branches(choice)
+    found = _reduction(body, branch, name, others)
+    one = _reduction(body, branch, name, here, open_end=True)
+    if found is None or one is None or one.span[0] != found.span[0]:
+        return None
+    return replace(found, last="whole") if replace(one, span=found.span) == found else None
+
+
+def _is_of_last(body: Body, choice: Proto, count: int) -> bool:
+    """Whether an If asks for the last turn."""
+    asked = body.maker(choice.input[0], "Equal")
+    if asked is None or body.place(asked.input[0]) != 0:
+        return False
+    return body.number(asked.input[1]) == count - 1
 
 
 def _mean(body: Body, branch: Branch, name: str, found: _Found) -> _Found | None:
@@ -163,12 +179,14 @@ def _mean(body: Body, branch: Branch, name: str, found: _Found) -> _Found | None
     return replace(found, last="mean")
 
 
-def _reduction(body: Body, branch: Branch, name: str, open_end: bool = False) -> _Found | None:
-    """A reduction of a slice of rows, which goes to the end of all if `open_end`."""
+def _reduction(
+    body: Body, branch: Branch, name: str, rows: str = "", open_end: bool = False
+) -> _Found | None:
+    """A reduction of a slice of rows, or of `rows`; it goes to the end of all if `open_end`."""
     node = body.maker(name, *_MODES)
     if node is None or body.axes(node) != [0]:
         return None
-    sliced = _sliced(body, branch, node.input[0])
+    sliced = _sliced(body, branch, rows or node.input[0])
     if sliced is None or len(sliced.shape) != 2 or sliced.elements not in (_FLOAT, _DOUBLE):
         return None
     if open_end and body.number(sliced.span[1]) != sliced.shape[0]:
