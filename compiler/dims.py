@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.text.sizes import expected_size
 
 UNNAMED = "?"
 # What is measured where nobody says a size, and nothing above bounds it.
@@ -24,6 +25,10 @@ _SIZE = re.compile(
 )
 
 _SUM = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\+(?:[A-Za-z_][A-Za-z0-9_]*|\d+))+$")
+
+
+class TooLargeError(InputError):
+    """A size beyond what kernels index; the text that says it is of the right form."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +110,7 @@ def parse(text: str) -> Size:
         return found
     match = _SIZE.match(text)
     if match is None or not text:
-        raise InputError(
-            f"{text!r} is not a size: expected 3 (fixed), ? or a name (open), past+length (a sum of"
-            " others), 1..64 or name:1..64"
-            " (open within bounds), each perhaps with %4 (multiples of 4 only), and with @8, the"
-            " size to measure at"
-        )
+        raise InputError(f"{text!r} is not a size: {expected_size(text)}")
     if match["fixed"] is not None:
         return _number(match["fixed"])
     low = _number(match["low"] or "1")
@@ -123,7 +123,7 @@ def _number(digits: str) -> int:
     """Raises InputError beyond what kernels index; Python itself reads no thousands of digits."""
     if len(digits.lstrip("0")) > _DIGITS or int(digits) > _MOST:
         shown = digits if len(digits) <= 2 * _DIGITS else f"{digits[:_DIGITS]}..."
-        raise InputError(f"{shown} is not a valid size: the most is {_MOST}")
+        raise TooLargeError(f"{shown} is not a valid size: the most is {_MOST}")
     return int(digits)
 
 

@@ -33,7 +33,7 @@ from hybridc.compiler.model import Array, Model, open_dims
 from hybridc.compiler.monitoring.monitor import INTERVAL
 from hybridc.compiler.monitoring.observe import observed
 from hybridc.compiler.monitoring.timeline import Timeline
-from hybridc.compiler.orchestration import advice, cascade, resume
+from hybridc.compiler.orchestration import advice, cascade, resume, ways_in
 from hybridc.compiler.orchestration.attempt import Outcome
 from hybridc.compiler.orchestration.cascade import Cascaded
 from hybridc.compiler.orchestration.decisions import NO_TIME
@@ -119,15 +119,19 @@ def compile_source(
     options = as_locked(options)
     with adviser(options) as make, observed(options) as seen:
         plan, clock = plans.plan(options), _clock(options, seen.timeline)
-        with clock.stage("load"):
-            model = frontend.load(
-                source,
-                shapes=shapes or {},
-                example_inputs=example_inputs,
-                fallback=options.fallback,
-            )
-        found = _compile(model, plan, make, clock).watched(seen.monitored())
-        return found.sized(options.contract)
+
+        def load(without: tuple[str, ...]) -> Model:
+            with clock.stage("load"):
+                return frontend.load(
+                    source,
+                    shapes=shapes or {},
+                    example_inputs=example_inputs,
+                    fallback=options.fallback,
+                    without=without,
+                )
+
+        found = ways_in.by_any(load, lambda model: _compile(model, plan, make, clock))
+        return found.watched(seen.monitored()).sized(options.contract)
 
 
 def check(options: Options) -> None:

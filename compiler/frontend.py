@@ -1,12 +1,12 @@
 """Load a model from wherever it comes: one function, one kind of result."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import dims
 from hybridc.compiler.dims import Shape
-from hybridc.compiler.errors import InputError
+from hybridc.compiler.errors import InputError, ModelError
 from hybridc.compiler.model import Model
 
 _SUFFIXES = (".onnx", ".pt2")
@@ -18,14 +18,16 @@ def load(
     shapes: Mapping[str, Any] = {},
     example_inputs: tuple[Any, ...] | None = None,
     fallback: bool = False,
+    without: Collection[str] = (),
 ) -> Model:
     """Load a path (`.onnx`, `.pt2`), an `onnx.ModelProto`, a torch module or an ExportedProgram.
 
     `shapes` sizes the open axes of an ONNX model, by input name or by the axis' own, or says what
     bounds them (see `dims.shape`); what it leaves out stays open.  `example_inputs` are the
     arguments that a `torch.nn.Module` is traced with.  With `fallback`, operators that cannot be
-    imported are left to ONNX Runtime.  Raises InputError for anything else, and
-    ModelError for a model that cannot be compiled.
+    imported are left to ONNX Runtime.  Of the roads by which torch models come in, those of
+    `without` are left out.  Raises InputError for anything else, and ModelError for a model that
+    cannot be compiled.
     """
     if is_onnx(source):
         _refuse("example_inputs", example_inputs, "an ONNX model")
@@ -37,7 +39,10 @@ def load(
 
     _refuse("shapes", shapes, "a torch model, which has those of its example inputs")
     program = Path(source) if _is_path(source) else source
-    return torch_model.load(program, example_inputs, fallback=fallback)
+    roads = [road for road in torch_model.roads_of(fallback) if road not in without]
+    if not roads:
+        raise ModelError("all were tried")
+    return torch_model.load(program, example_inputs, roads)
 
 
 def is_onnx(source: Any) -> bool:
@@ -74,13 +79,16 @@ def parse_shape(text: str) -> tuple[str, Shape]:
     Raises InputError for other text.
     """
     name, _, sizes = text.rpartition("=")
+    if not name:
+        raise InputError(f"--shape {text!r} is not of the form NAME=1x3x224x224: no name")
     try:
-        if name:
-            return name, dims.parse_shape(sizes)
-        reason = "no name"
+        return name, dims.parse_shape(sizes)
+    except dims.TooLargeError as error:
+        raise InputError(f"--shape {text!r}: {error}") from None
     except InputError as error:
-        reason = str(error)
-    raise InputError(f"--shape {text!r} is not of the form NAME=1x3x224x224: {reason}")
+        raise InputError(
+            f"--shape {text!r}: {error}; the whole is of the form NAME=1x3x224x224"
+        ) from None
 
 
 def _is_path(source: Any) -> bool:

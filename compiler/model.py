@@ -120,7 +120,8 @@ class Model:
     and returns one tensor, or a flat tuple where there are several outputs.  `reference` computes
     the right answer from a feed by input name.  `notes` tell how the model came in.  `regions` are
     the parts that `main` calls by name and ONNX Runtime computes.  `examples` are inputs that the
-    model came with, which make sense to it as random ones may not.
+    model came with, which make sense to it as random ones may not.  `road` is the way in, where
+    another may exist.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Model:
     notes: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
     examples: tuple[Feed, ...] = ()
+    road: str = ""
 
 
 def open_dims(specs: Sequence[TensorSpec]) -> dict[str, dims.Dim]:

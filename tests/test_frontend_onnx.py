@@ -1,5 +1,6 @@
 """ONNX models come in whole and right; the oracle is ONNX Runtime."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -179,7 +180,21 @@ def test_parse_shape_of_names_with_signs_and_of_scalars() -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "x=", "=1x2", "x=1x%", "x=-1", "x=1x", "x=1.5"])
 def test_parse_shape_refuses(text: str) -> None:
-    with pytest.raises(InputError, match="is not of the form NAME=1x3x224x224"):
+    with pytest.raises(InputError, match="of the form NAME=1x3x224x224"):
+        parse_shape(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x=99999999999x3", "99999999999 is not a valid size: the most is 2147483647$"),
+        ("x=1..99999999999", "99999999999 is not a valid size: the most is 2147483647$"),
+        ("x=2*n,3", r"'2\*n' is not a size: .* \?%2 is an open size that is a multiple of 2;"),
+        ("x=n*4", r"'n\*4' is not a size: .* \?%4 is"),
+    ],
+)
+def test_what_is_wrong_with_a_size_is_said_first(text: str, told: str) -> None:
+    with pytest.raises(InputError, match=f"^--shape {re.escape(repr(text))}: {told}"):
         parse_shape(text)
 
 

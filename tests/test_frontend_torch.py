@@ -163,6 +163,7 @@ class Nonzero(torch.nn.Module):
 def test_what_no_road_has_is_left_to_onnx_runtime() -> None:
     x = torch.tensor([0.0, 1.0, 2.0])
     model = load(Nonzero(), example_inputs=(x,), fallback=True)
+    assert model.road == "ONNX with ONNX Runtime"
     assert model.notes[-1].startswith("regions: 1 handed to ONNX Runtime"), model.notes
     assert "imported from torch by way of ONNX with ONNX Runtime" in model.notes
     with pytest.raises(ModelError, match="cannot be imported; by way of ONNX: the shape of output"):

@@ -182,6 +182,7 @@ def test_attention_of_projected_sequences_with_a_past() -> None:
         ((BATCH, LENGTH, HEADS * WIDTH), 4, {}),
         ((BATCH, HEADS, LENGTH, WIDTH), 4, {}),
         ((BATCH, LENGTH, HEADS * WIDTH), 2, {"num_heads": HEADS, "rotary_embedding_dim": 4}),
+        ((BATCH, LENGTH, HEADS * WIDTH), 4, {"is_packed_batching": 1}),
     ],
 )
 @pytest.mark.parametrize("placed", [True, False])

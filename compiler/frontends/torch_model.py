@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from hybridc.compiler.dims import is_open
@@ -15,9 +14,11 @@ from hybridc.compiler.frontends.relax_outputs import output_specs
 from hybridc.compiler.frontends.torch_import import (
     archive,
     flex_attention,
+    misread,
     open_sizes,
     reasons,
     repairs,
+    whereabouts,
 )
 from hybridc.compiler.frontends.torch_import.quiet import quiet
 from hybridc.compiler.frontends.torch_import.values import (
@@ -31,19 +32,12 @@ from hybridc.compiler.frontends.torch_import.values import (
 from hybridc.compiler.frontends.torch_reference import TorchReference, evaluation_mode
 from hybridc.compiler.model import Model, TensorSpec
 
-# ONNX first: it imports more architectures (the transformers whole), its shapes are made static
-# and folded, and fewer of its operators are known to be converted wrongly.  The other road has
-# what ONNX or torch's exporter to it lacks, such as linear algebra, and takes a fifth of the time.
+# ONNX first: it imports more architectures (the transformers whole), and fewer of its operators are
+# known to be converted wrongly.  The other road has what ONNX or torch's exporter to it lacks, such
+# as linear algebra, and takes a fifth of the time.
 ROADS = ("ONNX", "torch.export")
 # The last road, where it is allowed: what neither has is left to ONNX Runtime, as of ONNX models.
 WITH_REGIONS = "ONNX with ONNX Runtime"
-# What TVM's importer of ATen computes wrongly, and how.
-_MISREAD = MappingProxyType(
-    {
-        "_upsample_bilinear2d_aa": "its anti-aliasing is left out",
-        "_upsample_bicubic2d_aa": "its anti-aliasing is left out",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -90,14 +84,12 @@ def load(
     source: Any,
     example_inputs: tuple[Any, ...] | None,
     roads: Sequence[str] = ROADS,
-    fallback: bool = False,
 ) -> Model:
     """Load a module with example inputs, an ExportedProgram, or the path of a `.pt2` file.
 
-    The first of `roads` that works is taken; with `fallback` the last is by way of ONNX with what
-    cannot be imported left to ONNX Runtime.  Modules are exported in evaluation mode and left in
-    the mode they were in.  Raises InputError where torch or the example inputs are missing,
-    ModelError where no road works.
+    The first of `roads` that works is taken (see `roads_of`).  Modules are exported in evaluation
+    mode and left in the mode they were in.  Raises InputError where torch or the example inputs are
+    missing, ModelError where no road works.
     """
     program = export(source, example_inputs)
     from hybridc.compiler.frontends.torch_import.onnx_export import once  # needs torch
@@ -109,7 +101,7 @@ def load(
         WITH_REGIONS: lambda: _through_onnx(program, proto(), fallback=True),
     }
     lost: list[tuple[str, str]] = []
-    for road in [*roads, WITH_REGIONS] if fallback else roads:
+    for road in roads:
         try:
             with quiet():
                 model = _checked(converters[road](), program)
@@ -124,9 +116,17 @@ def load(
             reference=TorchReference(program.run, program.original),
             notes=notes,
             examples=examples(program.exported, program.arguments),
+            road=road,
         )
-    listed = "; by way of ".join(reasons.each(lost))
-    raise ModelError(f"{program.name} cannot be imported; by way of {listed}")
+    data = whereabouts.data_dependent(program.exported)
+    more = reasons.of_data(data, fallback=WITH_REGIONS in roads)
+    tried = "; by way of ".join(reasons.each(lost))
+    raise ModelError(f"{program.name} cannot be imported; by way of {tried}{more}")
+
+
+def roads_of(fallback: bool) -> tuple[str, ...]:
+    """The roads in the order in which they are tried; the last may leave operators to others."""
+    return (*ROADS, WITH_REGIONS) if fallback else ROADS
 
 
 def _checked(model: Model, program: Program) -> Model:
@@ -190,8 +190,7 @@ def _export(module: Any, example_inputs: tuple[Any, ...]) -> Any:
         with torch.no_grad(), evaluation_mode(module), quiet():
             return flex_attention.without(_traced(module, example_inputs))
     except Exception as error:  # tracing runs the user's own code
-        why = reasons.reason(error)[:200]
-        raise ModelError(f"torch.export cannot trace the module: {why}") from error
+        raise ModelError(reasons.untraced(error)) from error
 
 
 def _traced(module: Any, example_inputs: tuple[Any, ...]) -> Any:
@@ -277,7 +276,7 @@ def _directly(program: Program) -> Model:
     from hybridc.compiler.frontends.bounded_indices import bound
     from hybridc.compiler.frontends.torch_import.importer import import_program
 
-    _require_readable(program)
+    misread.require_readable(program.exported)
     if any(is_open(spec.shape) for spec in _input_specs(program)):
         raise ModelError("open sizes come by way of ONNX alone")
     module = import_program(program.exported)
@@ -290,11 +289,3 @@ def _directly(program: Program) -> Model:
         outputs=output_specs(module, list(program.outputs)),
         reference=TorchReference(program.run, program.original),
     )
-
-
-def _require_readable(program: Program) -> None:
-    """Raise ModelError for an operator that TVM's importer is known to compute wrongly."""
-    for node in program.exported.graph.nodes:
-        name = str(node.target).partition(".")[2].partition(".")[0]
-        if name in _MISREAD:
-            raise ModelError(f"operator {str(node.target)!r} is misread: {_MISREAD[name]}")

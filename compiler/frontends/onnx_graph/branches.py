@@ -26,13 +26,15 @@ class Branch:
 class Scene:
     """What is known where a node stands: constants, static shapes, and the model's opset.
 
-    `room` is how many nodes a loop may still become.
+    `room` is how many nodes a loop may still become; `types` and `makers` are of the values so far.
     """
 
     constants: Mapping[str, Proto]
     shape: Callable[[str], Sequence[int] | None]
     opset: int
     room: int = MOST_NODES
+    types: Mapping[str, Proto] = field(default_factory=dict[str, Proto])
+    makers: Mapping[str, Proto] = field(default_factory=dict[str, Proto])
 
 
 def written_out(node: Proto, scene: Scene) -> Branch | None:
@@ -68,7 +70,7 @@ def _loop(node: Proto, scene: Scene) -> Branch | None:
     """A trip count that is constant, and a condition that never ends the loop."""
     body = _body(node, "body")
     count, condition, *states = [*node.input, "", ""][: max(2, len(node.input))]
-    if count not in scene.constants or not _always(body):
+    if count not in scene.constants or not goes_on(body, scene.constants):
         return None
     if condition and condition not in scene.constants:
         return None
@@ -81,8 +83,8 @@ def _loop(node: Proto, scene: Scene) -> Branch | None:
     branch, parts = Branch(), []
     for turn in range(trips):
         label = f"{_label(node)}/{turn}"
-        number = _constant(branch, f"{label}/number", np.array(turn, np.int64))
-        going = _constant(branch, f"{label}/going", np.array(True))
+        number = as_constant(branch, f"{label}/number", np.array(turn, np.int64))
+        going = as_constant(branch, f"{label}/going", np.array(True))
         _, *results = _turn(branch, body, label, [number, going, *states])
         states = results[: len(states)]
         parts.append(results[len(states) :])
@@ -116,9 +118,9 @@ def _scan(node: Proto, scene: Scene) -> Branch | None:
         elements: list[str] = []
         for index, (name, axis, reverse) in enumerate(zip(scanned, axes, backward, strict=True)):
             place = np.array(trips - 1 - turn if reverse else turn, np.int64)
-            at = _constant(branch, f"{label}/at{index}", place)
+            at = as_constant(branch, f"{label}/at{index}", place)
             elements.append(f"{label}/element{index}")
-            _node(branch, "Gather", [name, at], elements[-1], axis=axis)
+            as_node(branch, "Gather", [name, at], elements[-1], axis=axis)
         results = _turn(branch, body, label, [*states, *elements])
         states = results[: len(states)]
         parts.append(results[len(states) :])
@@ -145,12 +147,12 @@ def _finish(
         for turn, piece in enumerate(pieces):
             raised.append(f"{_label(node)}/{turn}/raised/{name}")
             if scene.opset >= _AXES_ARE_INPUTS:
-                axes = _constant(branch, f"{raised[-1]}/axes", np.array([axis], np.int64))
-                _node(branch, "Unsqueeze", [piece, axes], raised[-1])
+                axes = as_constant(branch, f"{raised[-1]}/axes", np.array([axis], np.int64))
+                as_node(branch, "Unsqueeze", [piece, axes], raised[-1])
             else:
-                _node(branch, "Unsqueeze", [piece], raised[-1], axes=[axis])
+                as_node(branch, "Unsqueeze", [piece], raised[-1], axes=[axis])
         if name:
-            _node(branch, "Concat", raised[::-1] if backwards else raised, name, axis=axis)
+            as_node(branch, "Concat", raised[::-1] if backwards else raised, name, axis=axis)
 
 
 def _turn(branch: Branch, body: Proto, label: str, operands: Sequence[str]) -> list[str]:
@@ -171,11 +173,11 @@ def _turn(branch: Branch, body: Proto, label: str, operands: Sequence[str]) -> l
     return [names.get(str(value.name), str(value.name)) for value in body.output]
 
 
-def _always(body: Proto) -> bool:
+def goes_on(body: Proto, outer: Mapping[str, Proto]) -> bool:
     """Whether a loop's condition stays as it was, or is the constant true."""
     condition, previous = body.output[0].name, body.input[1].name
     makers = {output: node for node in body.node for output in node.output}
-    constants = {tensor.name: tensor for tensor in body.initializer}
+    constants = {**outer, **{tensor.name: tensor for tensor in body.initializer}}
     while condition in makers and makers[condition].op_type in ("Identity", "Cast"):
         condition = makers[condition].input[0]
     if condition in makers and makers[condition].op_type == "Constant":
@@ -202,16 +204,18 @@ def _array(tensor: Proto) -> Any:
     return onnx.numpy_helper.to_array(tensor)
 
 
-def _constant(branch: Branch, name: str, value: Any) -> str:
+def as_constant(branch: Branch, name: str, value: Any) -> str:
+    """Give the branch a constant; returns its name."""
     import onnx
 
     branch.constants.append(onnx.numpy_helper.from_array(value, name))
     return name
 
 
-def _node(
+def as_node(
     branch: Branch, operator: str, operands: Sequence[str], name: str, **options: Any
 ) -> None:
+    """Give the branch a node of one result."""
     import onnx
 
     branch.nodes.append(onnx.helper.make_node(operator, operands, [name], **options))
@@ -219,7 +223,7 @@ def _node(
 
 def _identity(branch: Branch, source: str, target: str) -> None:
     if target:
-        _node(branch, "Identity", [source], target)
+        as_node(branch, "Identity", [source], target)
 
 
 def renamed(node: Proto, names: Mapping[str, str]) -> Proto:

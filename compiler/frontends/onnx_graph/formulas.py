@@ -29,9 +29,10 @@ class Formulas(Writer):
         types: Mapping[str, Proto],
         opset: int,
         known: Known = _NONE,
+        makers: Mapping[str, Proto] = MappingProxyType({}),
     ) -> None:
         super().__init__(scratch(node, opset))
-        self.types = types
+        self.types, self.makers = types, makers
         self.constants, self.weights = known
         kinds = (self.dtype(name) for name in node.input)
         self.number_type = next((kind for kind in kinds if "float" in kind), "float32")
@@ -89,6 +90,15 @@ class Formulas(Writer):
             raise UnwrittenError
         made: Array = onnx.numpy_helper.to_array(self.constants[name])
         return made
+
+    def is_of_sizes(self, name: str) -> bool:
+        """Whether a value follows from constants and the sizes of tensors, and not from data."""
+        if name in self.constants:
+            return True
+        node = self.makers.get(name)
+        if node is None:
+            return False
+        return node.op_type in ("Shape", "Size") or all(map(self.is_of_sizes, node.input))
 
     def dtype(self, name: str) -> str:
         """The element type of a tensor, "" where it is not known."""

@@ -27,15 +27,22 @@ DOMAIN = "com.microsoft"
 _NORMALIZATION_SINCE = 17  # the opset that has LayerNormalization
 
 
-def written_out(node: Proto, types: Mapping[str, Proto], opset: int, known: Known) -> Branch | None:
+def written_out(
+    node: Proto,
+    types: Mapping[str, Proto],
+    opset: int,
+    known: Known,
+    makers: Mapping[str, Proto] = MappingProxyType({}),
+) -> Branch | None:
     """The nodes that take the place of one; None where it is another or has to stay.
 
-    `types` are those of its inputs by name, `known` the constants and the weights.
+    `types` are those of its inputs by name, `known` the constants and the weights, and `makers` the
+    nodes before it by what they compute.
     """
     write = _FORMULAS.get((domain_of(node), node.op_type))
     if write is None or (node.op_type == "LayerNormalization" and opset >= _NORMALIZATION_SINCE):
         return None
-    formulas = Formulas(node, types, opset, known)
+    formulas = Formulas(node, types, opset, known, makers)
     try:
         write(formulas)
     except UnwrittenError:

@@ -5,7 +5,8 @@ rows of one product: so keys are read once, and never repeated in memory.
 
 Of each sequence `seqlens_k + 1` keys count, and the last of them are those of this call.  They are
 put behind the earlier ones, in a tensor that is longer by their number, or in one of the length of
-what was given, where `total_sequence_length` says that they fit.  What is behind is zero.
+what was given, where `total_sequence_length` says that they fit.  What is behind is zero.  Where it
+is data, it is at most the length of what was given.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,10 +52,27 @@ def _attention(f: Formulas) -> None:
     key, value = (_present(f, call, i, x) for i, x in enumerate(new))
     f.named(f.narrowed(key), 1)
     f.named(f.narrowed(value), 2)
-    if _shares(f):
+    if _shares(f) and not _is_told(f):
         end = f.cast(f.reshaped(f.input(_TOTAL), 1), "int64")
         key, value = (f("Slice", x, f.ints(0), end, f.ints(2)) for x in (key, value))
-    f.named(f.narrowed(_attend(f, call, query, (key, value))))
+    made = _attend(f, call, query, (key, value))
+    f.named(f.narrowed(_within(f, lengths, made) if _is_told(f) else made))
+
+
+def _is_told(f: Formulas) -> bool:
+    """Whether a call says how many places of a buffer count, which then is not cut to them.
+
+    All of it is read, and what does not count is hidden.
+    """
+    return _shares(f) and not f.input(_BIAS) and not f.is_of_sizes(f.input(_TOTAL))
+
+
+def _within(f: Formulas, lengths: str, made: str) -> str:
+    """What was computed; NaN where more places should count than there are."""
+    total = f.cast(f.reshaped(f.input(_TOTAL), 1), "int64")
+    most = f.expanded(f("Max", lengths, total), 1, 2)
+    beyond = f("Greater", most, _whole(f, int(f.fixed(f.input(_PAST), 2))))
+    return f("Where", beyond, f.constant(np.array(np.nan, np.float32)), made)
 
 
 def _projected(f: Formulas) -> list[str]:
@@ -179,7 +197,7 @@ def _bias(f: Formulas, call: _Call, bias: str, steps: str) -> str:
 def _hidden(f: Formulas, call: _Call, steps: str, key: str) -> str:
     """What hides keys behind a query, or beyond its window: `[batch, 1, rows, keys]`."""
     total = f.size(key, 2)
-    if _has_past(f) and f.input(_TOTAL) not in f.constants:
+    if _has_past(f) and f.input(_TOTAL) not in f.constants and not _is_told(f):
         total = f.cast(f.reshaped(f.input(_TOTAL), 1), "int64")
         total = f("Squeeze", total)
     places = f.counted(total)

@@ -29,6 +29,8 @@ _LARGEST = 127  # of an index, which an int8 may hold
 # Attention that counts a sequence's keys, by the place of the counts, and what these come from:
 # marks of keys, of which none is missing in a sequence that is whole.
 _COUNTED = {"GroupQueryAttention": 5}
+_PAST, _TOTAL = 3, 6  # of the same operator: earlier keys, and how many count with those of now
+_SAME = frozenset({"Cast", "Identity", "Reshape", "Squeeze"})
 _COUNTS = frozenset({"Add", "Cast", "Identity", "ReduceSum", "Reshape", "Squeeze", "Sub"})
 
 
@@ -54,10 +56,39 @@ def with_marks(specs: Sequence[TensorSpec], graph: Proto) -> tuple[TensorSpec, .
         while name in makers and makers[name].op_type in _COUNTS:
             name = makers[name].input[0]
         marks.add(name)
+    full = _full_buffers(specs, graph.node, makers)
     return tuple(
-        replace(spec, span=(1, 1)) if spec.name in marks and len(spec.shape) == 2 else spec
+        replace(spec, span=(1, 1))
+        if spec.name in marks and len(spec.shape) == 2
+        else replace(spec, span=full.get(spec.name, spec.span))
         for spec in specs
     )
+
+
+def _full_buffers(
+    specs: Sequence[TensorSpec], nodes: Sequence[Proto], makers: Mapping[str, Proto]
+) -> dict[str, Span]:
+    """Inputs that tell how many places of a buffer count, and of each sequence: all.
+
+    Random numbers would contradict each other.
+    """
+    shapes = {spec.name: spec.shape for spec in specs}
+
+    def origin(name: str) -> str:
+        while name in makers and makers[name].op_type in _SAME:
+            name = makers[name].input[0]
+        return str(name)
+
+    found: dict[str, Span] = {}
+    for node in nodes:
+        if node.op_type not in _COUNTED or len(node.input) <= _TOTAL:
+            continue
+        places = [*shapes.get(node.input[_PAST], ()), None, None, None][2]
+        if isinstance(places, int) and places and origin(node.input[_TOTAL]) in shapes:
+            last = origin(node.input[_COUNTED[node.op_type]])
+            found |= {last: (places - 1, places - 1)} if last in shapes else {}
+            found[origin(node.input[_TOTAL])] = (places, places)
+    return found
 
 
 def _spans(graph: Proto, shapes: Shapes) -> dict[str, Span]:

@@ -8,17 +8,17 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx.same_windows import OF_WINDOWS
-from hybridc.compiler.frontends.onnx_graph import branches, microsoft, slices, versions
+from hybridc.compiler.frontends.onnx_graph import bags, branches, microsoft, slices, versions
 from hybridc.compiler.frontends.onnx_graph.branches import MOST_NODES, Branch, Scene
 from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_import import operators
+from hybridc.compiler.frontends.onnx_import.evaluation import as_tensor, evaluate, zeros
 from hybridc.compiler.model import Array
 
 # Larger results are left to the compiler's own folding, which keeps them out of the graph.
@@ -84,6 +84,7 @@ class _Folder:
     weights: Weights = field(default_factory=dict[str, Array])
     types: dict[str, Proto] = field(default_factory=dict[str, Proto])
     constants: dict[str, Proto] = field(default_factory=dict[str, Proto])
+    makers: dict[str, Proto] = field(default_factory=dict[str, Proto])
     kept: list[Proto] = field(default_factory=list[Proto])
     room: int = MOST_NODES
 
@@ -105,10 +106,13 @@ class _Folder:
     def written_out(self, node: Proto) -> Branch | None:
         """What stands in the place of control flow, or of an operator of ONNX Runtime's own."""
         opset, known = self.opsets.get("", 1), (self.constants, self.weights)
-        if not has_subgraph(node):
-            return microsoft.written_out(node, self.types, opset, known)
         shape = lambda name: static_shape(self.types.get(name))  # noqa: E731
-        return branches.written_out(node, Scene(self.constants, shape, opset, self.room))
+        scene = Scene(self.constants, shape, opset, self.room, self.types, self.makers)
+        if (branch := bags.written_out(node, scene)) is not None:
+            return branch
+        if not has_subgraph(node):
+            return microsoft.written_out(node, self.types, opset, known, self.makers)
+        return branches.written_out(node, scene)
 
     def take(self, node: Proto) -> None:
         """Fold one node, or keep it."""
@@ -120,6 +124,7 @@ class _Folder:
         tensors = self._value(node)
         if tensors is None:
             self.kept.append(node)
+            self.makers.update(dict.fromkeys(node.output, node))
             return
         self.constants.update({tensor.name: tensor for tensor in tensors})
         self.add_types(tensors)
@@ -158,6 +163,8 @@ class _Folder:
         names = [name for name in node.input if name]
         if any(name not in self.types for name in names):
             return {}
+        if node.op_type == bags.OPERATOR:
+            return {node.output[0]: bags.kind(node, self.types)}
         scope = self.types if has_subgraph(node) else {name: self.types[name] for name in names}
         try:
             schema = versions.inferring_schema(node, self.opsets[node.domain])
@@ -219,7 +226,7 @@ class _Folder:
         if node.op_type in OF_WINDOWS and given is not None and 0 not in given:
             return None  # windows that do not fit, which the importer refuses
         named = zip((name for name in node.output if name), kinds, shapes, strict=True)
-        tensors = [_tensor(name, _zeros(kind, shape), kind) for name, kind, shape in named]
+        tensors = [as_tensor(name, zeros(kind, shape), kind) for name, kind, shape in named]
         return None if None in tensors else [t for t in tensors if isinstance(t, onnx.TensorProto)]
 
     def _fits(self, node: Proto) -> bool:
@@ -229,54 +236,6 @@ class _Folder:
         shapes = [static_shape(self.types.get(name)) for name in node.output if name]
         # Eight bytes bound every element type; strings are refused when their value is known.
         return all(shape is not None and 8 * math.prod(shape) <= _LIMIT_BYTES for shape in shapes)
-
-
-def evaluate(
-    node: Proto, feed: Mapping[str, Proto], proto: Proto, types: Mapping[str, Proto]
-) -> list[Proto] | None:
-    """Compute one node on constants by ONNX's reference; None where that does not give tensors."""
-    import onnx
-    import onnx.reference
-
-    graph = onnx.helper.make_graph(
-        [node],
-        "fold",
-        [onnx.helper.make_value_info(name, types[name]) for name in feed],
-        [onnx.ValueInfoProto(name=name) for name in node.output if name],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=proto.opset_import)
-    arrays = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in feed.items()}
-    try:
-        with np.errstate(all="ignore"):
-            results = onnx.reference.ReferenceEvaluator(model).run(None, arrays)
-    except Exception:  # the reference raises anything; a node that stays is imported as it is
-        return None
-    named = zip((name for name in node.output if name), results, strict=True)
-    tensors = [_tensor(name, value, types.get(name)) for name, value in named]
-    return None if None in tensors else tensors
-
-
-def _zeros(kind: Any, shape: Any) -> Array | None:
-    import onnx
-
-    try:
-        return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
-    except KeyError:
-        return None
-
-
-def _tensor(name: str, value: Any, kind: Proto | None) -> Proto | None:
-    import onnx
-
-    if not isinstance(value, np.ndarray | np.generic):
-        return None
-    array: Array = np.asarray(value)
-    if array.dtype.kind in "OSU":
-        return None
-    tensor = onnx.numpy_helper.from_array(array, name)
-    # The reference sometimes widens; a constant of another type would change what follows.
-    expected = kind.tensor_type.elem_type if kind is not None else tensor.data_type
-    return tensor if tensor.data_type == expected else None
 
 
 def _without_unused(node: Proto, needed: Set[str]) -> Proto:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from hybridc.compiler.errors import InputError, first_line
+from hybridc.compiler.frontends.torch_import import whereabouts
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # How torch's exporter says that it lacks an operator.
@@ -11,6 +12,7 @@ _LACKING = re.compile(
     r"No ONNX function found for <OpOverload\(op='(.*?)', overload='(.*?)'\)>(.*)"
 )
 _LONGEST = 160
+_MOST = 200  # characters of why a module cannot be traced
 
 
 def reason(error: BaseException) -> str:
@@ -19,6 +21,33 @@ def reason(error: BaseException) -> str:
         error = error.__cause__
     line = first_line(_COLOURS.sub("", str(error)), type(error).__name__)
     return _LACKING.sub(_lacking, line)
+
+
+def untraced(error: BaseException) -> str:
+    """That a module cannot be traced, why, at which of its lines, and what to do."""
+    line = whereabouts.last_line(error)
+    why = reason(error)[:_MOST]
+    if "functorch tensor" in why:
+        why = (
+            "torch.func.grad, or another transform of torch.func, of a function that calls a layer"
+            f" of the module ({why}); write the derivative out"
+        )
+    elif "data-dependent" in why:
+        why = f"{why}; torch.where and torch.cond decide by data, if no shape depends on them"
+    why = f"torch.export cannot trace the module: {why}"
+    return f"{why}; at {line}" if line else why
+
+
+def of_data(operator: str | None, fallback: bool) -> str:
+    """The end of a refusal, where an operator's result has a shape that depends on the data."""
+    if operator is None:
+        return ""
+    way = (
+        "a mask in torch.where, or torch.topk, keep it fixed"
+        if fallback
+        else "with --fallback (fallback=True) ONNX Runtime computes it"
+    )
+    return f"; the shape of what {operator} gives depends on the data: {way}"
 
 
 def _lacking(found: re.Match[str]) -> str:
