@@ -56,6 +56,7 @@ class Compute(ABC):
     columns: ClassVar[int]
     fragments: ClassVar[str]  # the type of registers that hold operands
     stages: ClassVar[tuple[int, ...]] = (2, 3, 4)  # of pairs of tiles in shared memory
+    by_depth: ClassVar[tuple[int, ...]] = (2,)  # bytes of elements whose tiles may be by depth
     total: str = "float32"  # the type of sums
 
     @abstractmethod

@@ -37,8 +37,8 @@ class _Writer:
 
     def __init__(self, product: Product, tiling: Tiling, compute: Compute) -> None:
         self.product, self.tiling, self.compute = product, tiling, compute
-        self.left = source(product.left, product)
-        self.right = source(product.right, product)
+        self.left = source(product.left, product, compute.by_depth)
+        self.right = source(product.right, product, compute.by_depth)
         # All blocks along x, of which there may be billions.
         self.block, self.thread = tir.variable("block"), tir.variable("thread")
         down, across, batches = tiling.blocks(product)

@@ -19,8 +19,6 @@ _SPLITS = (1, 2, 4, 8, 16)
 # Tiles along the depth that a block has at least, where several divide it.
 _LEAST_STEPS = 2
 _MOST_PARTS = 2**31 - 1  # floats that blocks leave to be added up: what an index counts
-# Operands by depth have whole rows of 128 bytes, as many elements as these.
-_LEAST_BY_DEPTH = 64
 _LEAST_THREADS = 64
 # Registers of a thread beside sums and operands: addresses, counters, and what is copied.
 _OTHER_REGISTERS = 40
@@ -68,7 +66,8 @@ class Cut(Match):
     @cached_property
     def sources(self) -> tuple[Source, Source]:
         """How the sides are copied."""
-        return source(self.product.left, self.product), source(self.product.right, self.product)
+        product, by_depth = self.product, self.compute.by_depth
+        return source(product.left, product, by_depth), source(product.right, product, by_depth)
 
     @property
     def gpu(self) -> Gpu:
@@ -105,8 +104,8 @@ def tiling(point: Point) -> Tiling:
 def canonical(cut: Cut, point: Point) -> Point:
     """The same as far as the GPU allows: threads, registers and shared memory of a block."""
     left, right = cut.sources
-    rows = max(point["rows"], _LEAST_BY_DEPTH if left.by_depth else 0)
-    columns = max(point["columns"], _LEAST_BY_DEPTH if right.by_depth else 0)
+    rows = max(point["rows"], _least(left))
+    columns = max(point["columns"], _least(right))
     made = dict(point) | {
         "rows": rows,
         "columns": columns,
@@ -128,6 +127,11 @@ def canonical(cut: Cut, point: Point) -> Point:
     most = min(made["splits"], steps // _LEAST_STEPS, together)
     made["splits"] = max(n for n in _SPLITS if n == 1 or n <= most)
     return made
+
+
+def _least(source: Source) -> int:
+    """Rows or columns that a tile has at least: by depth, it has whole rows of 128 bytes."""
+    return ROW_BYTES // source.size if source.by_depth else 0
 
 
 def _steps(cut: Cut) -> int:
