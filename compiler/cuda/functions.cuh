@@ -39,3 +39,7 @@ HYBRIDC_INLINE void hybridc_multiply(float* sums, const float* factor, const flo
 #pragma unroll
   for (int i = 0; i < count; ++i) sums[i] = fmaf(*factor, others[i * stride], sums[i]);
 }
+
+// Says how many blocks of a kernel a multiprocessor has room for: see `cuda.prelude`.
+template <int blocks>
+HYBRIDC_INLINE void hybridc_resident() {}

@@ -92,6 +92,14 @@ class Compute(ABC):
         """What waits until only so many products are under way."""
         return []
 
+    def before(self, registers: list[Any], threads: int) -> list[Any]:
+        """What comes before the first product in a block of so many threads."""
+        return []
+
+    def after(self, warp: Warp, registers: list[Any]) -> list[Any]:
+        """What comes behind the last product."""
+        return []
+
     @abstractmethod
     def multiply(self, warp: Warp, sides: tuple[Shared, Shared], registers: list[Any]) -> Any:
         """Begin to add the product of two tiles to the sums; `registers` are buffers as above."""

@@ -128,8 +128,10 @@ class _Writer:
             return [*only(step, whole), tir.call("commit")]
 
         first = [each for step in range(ahead) for each in begun(tir.number(step))]
+        first += self.compute.before(self.registers, self.tiling.threads)
         first += only(tir.number(ahead), self._reads(tir.number(ahead)))
-        last = [tir.call("wait<0>"), *awaited(0), tir.barrier()]
+        last = [*awaited(0), *self.compute.after(self.warp, self.registers)]
+        last = [tir.call("wait<0>"), *last, tir.barrier()]
         walk = tir.rolled(steps, turn) if self._gathers else tir.loop(steps, turn, "step")
         return tir.sequence([*first, walk, *last])
 

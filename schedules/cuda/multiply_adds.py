@@ -1,8 +1,9 @@
 """How warps multiply tiles of float32 on CUDA cores, with few instructions beside multiply-adds."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+from tvm import tirx
 
 from hybridc.compiler.cuda.gpu import WARP
 from hybridc.schedules.cuda import tir
@@ -13,6 +14,11 @@ Expr = Any
 _WIDE = 4  # neighbours that one load brings, along the depth or along the own axis
 # A warp's tile is as high from which on its lanes have a row each of eight, not of four.
 _HIGH = 64
+# Registers of a multiprocessor; and those of a thread with so many sums, which ptxas would exceed
+# by a few without a word, and leave room for half of the blocks.
+_REGISTERS = 65_536
+_MOST_REGISTERS = {64: 128}
+_AT_ONCE = 1  # chunks that are written out
 
 
 @dataclass(frozen=True)
@@ -58,12 +64,18 @@ class _Side:
         place = swizzled(self.first + self.own(i), chunk)
         return _load(registers, self.held(i, 0), side, place)
 
-    def begun(self, registers: Any, side: Shared) -> Any:
-        """What brings the first step."""
-        zero = tir.number(0)
-        if self.by_depth:
-            return self.loaded(registers, side, zero, 0)
-        return tir.unrolled(self.count, lambda i: self.chunk(registers, side, i, zero))
+    def chunks(self, registers: Any, side: Shared, chunk: Expr) -> Any:
+        """The same for all of them."""
+        return tir.unrolled(self.count, lambda i: self.chunk(registers, side, i, chunk))
+
+    def kept(self, registers: Any) -> Any:
+        """Copies the last step of a chunk, to registers behind those that the next one takes."""
+
+        def keep(i: Expr) -> Any:
+            last = tirx.BufferLoad(registers, [self.held(i, _WIDE - 1)])
+            return tirx.BufferStore(registers, last, [self.count * _WIDE + i])
+
+        return tir.unrolled(self.count, keep)
 
 
 def _load(registers: Any, at: Expr, side: Shared, place: Expr) -> Any:
@@ -107,8 +119,9 @@ class MultiplyAdds(Compute):
     def registers(self, warp_rows: int, warp_columns: int) -> tuple[int, int, int]:
         """A sum for each pair; two steps of what lies by depth, four of the rest."""
         left, right = self._sides(warp_rows, warp_columns)
-        counts = (side.count * (2 if side.by_depth else _WIDE) for side in (left, right))
-        return (left.count * right.count, *counts)
+        lefts = left.count * (2 if left.by_depth else _WIDE)
+        rights = right.count * (2 if right.by_depth else _WIDE + 1)
+        return left.count * right.count, lefts, rights
 
     def instructions(self, warp_rows: int, warp_columns: int) -> int:
         """Loads of operands, and multiply-adds, in each of eight chunks."""
@@ -120,19 +133,37 @@ class MultiplyAdds(Compute):
         left, right = self._sides(warp_rows, warp_columns)
         return 2 * CHUNKS * (left.count + right.count) / (warp_rows * warp_columns)
 
-    def multiply(self, warp: Warp, sides: tuple[Shared, Shared], registers: list[Any]) -> Any:
-        """Chunk by chunk of four steps along the depth; the last has no next one to read."""
-        parts = self._sides(warp.rows, warp.columns, warp)
-        held = list(zip(parts, registers[1:], sides, strict=True))
-
-        def chunk(number: Expr, last: bool) -> Any:
-            return tir.sequence(
-                each for k in range(_WIDE) for each in _step(held, registers[0], number, k, last)
+    def before(self, registers: list[Any], threads: int) -> list[Any]:
+        """Operands of zero, as the first step multiplies what there was before it."""
+        most = _MOST_REGISTERS.get(int(registers[0].shape[0]))
+        blocks = _REGISTERS // most // threads if most else 1
+        room = [tir.call(f"resident<{blocks}>")] if blocks > 1 else []
+        return room + [
+            tir.unrolled(
+                int(each.shape[0]),
+                lambda i, each=each: tirx.BufferStore(each, tirx.const(0, "float32"), [i]),
             )
+            for each in registers[1:]
+        ]
 
-        begun = [part.begun(to, side) for part, to, side in held]
-        walk = tir.rolled(CHUNKS - 1, lambda number: chunk(number, last=False))
-        return tir.sequence([*begun, walk, chunk(tir.number(CHUNKS - 1), last=True)])
+    def after(self, warp: Warp, registers: list[Any]) -> list[Any]:
+        """The products of the last step, which has no next one."""
+        left, right = self._sides(warp.rows, warp.columns, warp)
+        last = right.held(tir.number(0), _WIDE - 1), right.stride
+        return [tir.unrolled(left.count, lambda i: _row(left, registers, i, _WIDE - 1, last))]
+
+    def multiply(self, warp: Warp, sides: tuple[Shared, Shared], registers: list[Any]) -> Any:
+        """Chunk by chunk of four steps along the depth, each step behind the reads of the next."""
+        parts = self._sides(warp.rows, warp.columns, warp)
+
+        def chunk(number: Expr) -> Any:
+            steps = (_step(parts, sides, registers, number, k) for k in range(_WIDE))
+            return tir.sequence(each for step in steps for each in step)
+
+        def chunks(turn: Expr) -> Any:
+            return tir.sequence(chunk(turn * _AT_ONCE + each) for each in range(_AT_ONCE))
+
+        return tir.rolled(CHUNKS // _AT_ONCE, chunks)
 
     def each(self, warp: Warp, store: EachSum) -> Any:
         """Row by row of the thread's."""
@@ -146,28 +177,42 @@ class MultiplyAdds(Compute):
         )
 
 
-def _step(held: list[Any], sums: Any, chunk: Expr, k: int, last: bool) -> list[Any]:
-    """One step of the depth: what it multiplies, and what the next one needs."""
-    (left, lefts, left_side), (right, rights, right_side) = held
-    more, ends = not last or k < _WIDE - 1, k == _WIDE - 1 and not last
+def _step(
+    parts: tuple[_Side, _Side],
+    sides: tuple[Shared, Shared],
+    registers: list[Any],
+    chunk: Expr,
+    k: int,
+) -> list[Any]:
+    """Reads step k of a chunk, and multiplies the step before it."""
+    (left, right), (_, lefts, rights) = parts, registers
     made: list[Any] = []
-    for part, to, side in held:
-        if part.by_depth and more:
-            made.append(part.loaded(to, side, chunk + (k + 1) // _WIDE, (k + 1) % _WIDE))
+    for part, to, side in zip(parts, registers[1:], sides, strict=True):
+        if part.by_depth:
+            made.append(part.loaded(to, side, chunk, k))
+    before = (k - 1) % _WIDE
+    others = right.held(tir.number(0), before), right.stride
+    if k == 0 and not right.by_depth:
+        made += [right.kept(rights), right.chunks(rights, sides[1], chunk)]
+        others = tir.number(right.count * _WIDE), 1
 
     def row(i: Expr) -> Any:
-        product = tir.call(
-            f"multiply<{right.count}, {right.stride}>",
-            tir.address(sums, i * right.count),
-            tir.address(lefts, left.held(i, k)),
-            tir.address(rights, right.held(tir.number(0), k)),
-        )
+        product = _row(left, registers, i, before, others)
         # Its registers are free behind this, and are used again after all other rows.
-        ahead = [left.chunk(lefts, left_side, i, chunk + 1)] if ends and not left.by_depth else []
-        return tir.sequence([product, *ahead])
+        reads = [left.chunk(lefts, sides[0], i, chunk)] if k == 0 and not left.by_depth else []
+        return tir.sequence([product, *reads])
 
-    made.append(tir.unrolled(left.count, row))
-    if ends and not right.by_depth:
-        ahead: Callable[[Expr], Any] = lambda j: right.chunk(rights, right_side, j, chunk + 1)
-        made.append(tir.unrolled(right.count, ahead))
-    return made
+    return [*made, tir.unrolled(left.count, row)]
+
+
+def _row(left: _Side, registers: list[Any], i: Expr, k: int, others: tuple[Expr, int]) -> Any:
+    """The products of a row in one step; `others` are the first of the columns, and the stride."""
+    sums, lefts, rights = registers
+    first, stride = others
+    count = int(sums.shape[0]) // left.count
+    return tir.call(
+        f"multiply<{count}, {stride}>",
+        tir.address(sums, i * count),
+        tir.address(lefts, left.held(i, k)),
+        tir.address(rights, first),
+    )
