@@ -67,6 +67,10 @@ class Compute(ABC):
     def instructions(self, warp_rows: int, warp_columns: int) -> int:
         """What a warp issues to multiply two tiles."""
 
+    def others(self) -> int:
+        """Registers of a thread beside sums and operands: addresses, counters, what is copied."""
+        return 40
+
     def reads(self, warp_rows: int, warp_columns: int) -> float:
         """Rows of 128 bytes that are read of shared memory for each sum of a warp."""
         return 1 / warp_rows + 1 / warp_columns

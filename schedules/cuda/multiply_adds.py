@@ -14,11 +14,11 @@ Expr = Any
 _WIDE = 4  # neighbours that one load brings, along the depth or along the own axis
 # A warp's tile is as high from which on its lanes have a row each of eight, not of four.
 _HIGH = 64
-# Registers of a multiprocessor; and those of a thread with so many sums, which ptxas would exceed
-# by a few without a word, and leave room for half of the blocks.
+# Registers of a multiprocessor; and of a thread, for addresses and counters beside operands: ptxas
+# would take a few more without a word, and leave room for half of the blocks.
 _REGISTERS = 65_536
-_MOST_REGISTERS = {64: 128}
-_AT_ONCE = 1  # chunks that are written out
+_FEW_OTHERS = 16
+_AT_ONCE = 2  # chunks that are written out
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,7 @@ class MultiplyAdds(Compute):
     by_depth: ClassVar[tuple[int, ...]] = (4,)
     left_by_depth: bool = False
     right_by_depth: bool = False
+    plain: bool = False  # whether all is copied in whole pieces, without conditions
 
     def sides(self) -> Sides:
         """A lane has four rows and columns or more."""
@@ -123,6 +124,10 @@ class MultiplyAdds(Compute):
         rights = right.count * (2 if right.by_depth else _WIDE + 1)
         return left.count * right.count, lefts, rights
 
+    def others(self) -> int:
+        """Few where addresses are."""
+        return _FEW_OTHERS if self.plain else super().others()
+
     def instructions(self, warp_rows: int, warp_columns: int) -> int:
         """Loads of operands, and multiply-adds, in each of eight chunks."""
         left, right = self._sides(warp_rows, warp_columns)
@@ -135,8 +140,8 @@ class MultiplyAdds(Compute):
 
     def before(self, registers: list[Any], threads: int) -> list[Any]:
         """Operands of zero, as the first step multiplies what there was before it."""
-        most = _MOST_REGISTERS.get(int(registers[0].shape[0]))
-        blocks = _REGISTERS // most // threads if most else 1
+        taken = sum(int(each.shape[0]) for each in registers) + self.others()
+        blocks = _REGISTERS // (-(-taken // 8) * 8) // threads if self.plain else 1
         room = [tir.call(f"resident<{blocks}>")] if blocks > 1 else []
         return room + [
             tir.unrolled(

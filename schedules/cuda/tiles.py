@@ -20,8 +20,6 @@ _SPLITS = (1, 2, 4, 8, 16)
 _LEAST_STEPS = 2
 _MOST_PARTS = 2**31 - 1  # floats that blocks leave to be added up: what an index counts
 _LEAST_THREADS = 64
-# Registers of a thread beside sums and operands: addresses, counters, and what is copied.
-_OTHER_REGISTERS = 40
 _MOST_REGISTERS = 232
 # Bytes that a multiprocessor gets in a cycle from its shared memory, and from the L2 cache, which
 # all share: half of what the L2 of an A100 gives when all ask (5,120 bytes a cycle); an H100's gave
@@ -47,7 +45,7 @@ _LATENCY = 2_500
 # Cycles that another launch takes, 1.6 µs; and blocks of a multiprocessor beyond which dividing
 # the depth brings no more of them to work.
 _LAUNCH = 3_000
-_MOST_WAVES = 2
+_MOST_WAVES = 3
 # Cycles in which the blocks of a cluster meet twice; bytes that a multiprocessor gets of the shared
 # memory of others in a cycle.
 _MEETINGS = 800
@@ -155,7 +153,7 @@ def registers(cut: Cut, point: Point) -> int:
     held = sum(packed_tiles.registers(source, length, threads) for source, length in sides)
     # What is unpacked lies where operands did.
     beside = max(sum(operands), *map(packed_tiles.unpacking, cut.sources))
-    return sums + beside + held + _OTHER_REGISTERS
+    return sums + beside + held + cut.compute.others()
 
 
 def default(cut: Cut) -> Point:
@@ -219,7 +217,8 @@ def _step(cut: Cut, cutting: Tiling, resident: int, size: int) -> float:
     gpu = cut.gpu
     area = resident * cutting.rows * cutting.columns
     of_all = cut.rate / gpu.clock / gpu.sms / 2  # multiply-adds of a multiprocessor in a cycle
-    idle = max(1.0, _SCHEDULERS / (cutting.threads // WARP * resident))
+    warps = cutting.threads // WARP * resident
+    idle = -(-warps // _SCHEDULERS) * _SCHEDULERS / warps
     fetched = (cutting.rows + cutting.columns) * ROW_BYTES / _l2_bytes(gpu)
     reads = cut.compute.reads(cutting.warp_rows, cutting.warp_columns)
     supplies = (
