@@ -18,6 +18,7 @@ _HIGH = 64
 # would take a few more without a word, and leave room for half of the blocks.
 _REGISTERS = 65_536
 _FEW_OTHERS = 16
+_CHUNK_INSTRUCTIONS = 6  # of addresses and the loop, as ptxas 13.0 writes them
 _AT_ONCE = 2  # chunks that are written out
 
 
@@ -129,9 +130,10 @@ class MultiplyAdds(Compute):
         return _FEW_OTHERS if self.plain else super().others()
 
     def instructions(self, warp_rows: int, warp_columns: int) -> int:
-        """Loads of operands, and multiply-adds, in each of eight chunks."""
+        """Loads of operands, multiply-adds and addresses, in each of eight chunks."""
         left, right = self._sides(warp_rows, warp_columns)
-        return CHUNKS * (left.count + right.count + _WIDE * left.count * right.count)
+        each = left.count + right.count + _WIDE * left.count * right.count
+        return CHUNKS * (each + _CHUNK_INSTRUCTIONS)
 
     def reads(self, warp_rows: int, warp_columns: int) -> float:
         """Each load of a warp takes two accesses, as half of its lanes share what they read."""
