@@ -1,8 +1,9 @@
 """Tests, kernels and models on this host's GPU: `python benchmarks/gpu.py` writes RESULTS-gpu.md.
 
 First `pytest -m gpu`, while other processes compile what the rows need; then the rows of
-`gpu_kernel_rows.py`, `gpu_library_rows.py` and `gpu_model_rows.py`, the most telling first, each
-with a time limit and in a process that ends with the first that fails or hangs: it costs no other.
+`gpu_kernel_rows.py`, `gpu_library_rows.py`, `gpu_model_rows.py` and `gpu_tile_rows.py`, the most
+telling first, each with a time limit and in a process that ends with the first that fails or hangs:
+it costs no other.
 The page is written anew after every row, so that whatever ends this keeps what is there, and a
 later call on the same GPU by the same code adds to it.  Without a GPU one line says so, and the
 page stays as it is.  Needs nothing but what hybridc needs; peers need torch.  `--small FILE` tries
@@ -35,6 +36,7 @@ import command_line
 import gpu_kernel_rows
 import gpu_library_rows
 import gpu_model_rows
+import gpu_tile_rows
 import gpu_together
 from gpu_ahead import Ahead, asked
 from gpu_page import Page
@@ -132,6 +134,7 @@ def rows() -> list[Row]:
         *gpu_kernel_rows.attentions(),
         *gpu_kernel_rows.bound_by_memory(),
         *gpu_model_rows.models(),
+        *gpu_tile_rows.products(),
     ]
     return sorted(made, key=lambda row: row.rank)
 

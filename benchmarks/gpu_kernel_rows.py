@@ -18,7 +18,7 @@ from hybridc.compiler import pipeline
 from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.cuda import codegen
 from hybridc.compiler.errors import first_line
-from hybridc.compiler.interfaces import Context, NotApplicable, PrimFunc
+from hybridc.compiler.interfaces import Context, IRModule, NotApplicable, PrimFunc
 from hybridc.compiler.kernels.attention_form import holds_attention
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.compiler.target import Target
@@ -72,26 +72,30 @@ def kernel(case: Case, here: Target) -> PrimFunc:
     return made
 
 
-def chosen(func: PrimFunc, here: Target) -> tuple[str, PrimFunc]:
+def chosen(func: PrimFunc, here: Target) -> tuple[str, IRModule]:
     """The first rule that takes a kernel, and what its default point makes of it."""
     for rule in pipeline.rules(device=here.kind):
         match: Any = rule.match(func, here)
         if not isinstance(match, NotApplicable):
-            made = rule.schedule(match, rule.default(match, here)).mod
-            if here.gpu is None:  # a CPU computes bfloat16 in float32, if it is told how
-                steps = pipeline.parse("lower-bfloat16")
-                made = pipeline.run(steps, made, Context(here))
-            return type(rule).__name__, made["main"]
+            return type(rule).__name__, rule.schedule(match, rule.default(match, here)).mod
     raise AssertionError("the fallback takes every kernel")
 
 
 def compiled(case: Callable[[Machine], Case], machine: Machine, folder: Path) -> None:
     """Compile the kernel by its default schedule into files of the folder."""
     rule, scheduled = chosen(kernel(case(machine), machine.here), machine.here)
-    made = compile_kernel(scheduled, machine.here)
+    exported(scheduled, machine.here, folder)
+    (folder / _RULE).write_text(rule)
+
+
+def exported(scheduled: IRModule, here: Target, folder: Path) -> None:
+    """A scheduled kernel's files, lowered as models are."""
+    # A CPU computes bfloat16 in float32, if it is told how.
+    steps = "fast-math" if here.gpu else "lower-bfloat16,fast-math"
+    lowered = pipeline.run(pipeline.parse(steps), scheduled, Context(here))
+    made = compile_kernel(lowered["main"], here)
     made.export_library(str(folder / _LIBRARY))
     (folder / _CODE).write_bytes(getattr(made, "device", b""))
-    (folder / _RULE).write_text(rule)
 
 
 def loaded(machine: Machine, folder: Path) -> Any:

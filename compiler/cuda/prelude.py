@@ -16,6 +16,7 @@ _BFLOAT16, _INCLUDED = "nv_bfloat16", "#include <cuda_bf16.h>\n"
 _CLUSTER = re.compile(rf"{PREFIX}cluster<(\d+)>")
 # What a kernel calls that leaves registers for others of its blocks: it says for how many in all.
 _RESIDENT = re.compile(rf"{PREFIX}resident<(\d+)>")
+_ALONE = re.compile(r"(__launch_bounds__\(\d+, )1\)")
 # Loops that are not to be written out, by what their variable is called: TVM has no other word.
 _ROLLED = re.compile(r"^( *)(for \(int rolled)", re.MULTILINE)
 # What is PTX; and what is plain C++ on top of it, a file for each kind of kernel.
@@ -46,7 +47,7 @@ def joined(code: str) -> str:
 def _resident(kernel: str) -> str:
     """A kernel with the blocks of it that a multiprocessor has room for, where it asks for some."""
     found = _RESIDENT.search(kernel)
-    return kernel.replace(", 1) ", f", {found[1]}) ", 1) if found else kernel
+    return _ALONE.sub(rf"\1{found[1]})", kernel, count=1) if found else kernel
 
 
 def _clustered(kernel: str) -> str:

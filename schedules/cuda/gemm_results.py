@@ -15,6 +15,7 @@ from typing import Any
 from tvm import tirx
 
 from hybridc.schedules.cuda import prefetch, tir
+from hybridc.schedules.cuda.gemm_vectors import Vectors, Walk
 from hybridc.schedules.cuda.neighbours import COUNT, Neighbours, neighbours
 from hybridc.schedules.cuda.product_kernel import Product
 from hybridc.schedules.cuda.tiling import FLOAT, PAD, Tiling
@@ -83,22 +84,18 @@ class Results:
 
     def stored(self, each: Callable[[Put], Any]) -> Any:
         """What a block does with its sums, all of which `each` goes through."""
-        vector = COUNT if self.beside else 1
-        threads, shares = self.tiling.threads, self.together
-        count = self.tiling.rows * self.tiling.columns // vector // shares
-
-        def turn(i: Expr) -> Any:
-            q = i * threads + self.part.thread
-            inside = [q < count] if count % threads else []
-            first = self.part.split * count if shares > 1 else tir.number(0)
-            return tir.when(inside, self._result(first + q, vector))
-
-        out = tir.loop(-(-count // threads), turn, "out")
-        if shares == 1:
-            return tir.sequence([each(self._put), tir.barrier(), out])
-        # The memory of a block is there until all have read it.
-        done = tir.call(f"cluster_done<{shares}>")
-        return tir.sequence([each(self._put), tir.call(f"cluster<{shares}>"), out, done])
+        shares = self.together
+        meet, done = tir.barrier(), list[Any]()
+        if shares > 1:
+            meet = tir.call(f"cluster<{shares}>")
+            # The memory of a block is there until all have read it.
+            done = [tir.call(f"cluster_done<{shares}>")]
+        put = each(self._put)
+        if self.beside is None:
+            return tir.sequence([put, meet, self._one_by_one(), *done])
+        vectors = self._vectors(self.beside)
+        statements = [put, *vectors.begun(), meet, vectors.stored(), *done]
+        return tir.allocated(vectors.arrays, tir.sequence(statements))
 
     def joined(self, body: Any) -> Any:
         """The whole kernel, with the launch that adds up where there is one."""
@@ -112,49 +109,82 @@ class Results:
     def _put(self, row: Expr, column: Expr, value: Expr) -> Any:
         return tir.call(f"put<{tir.c_type(self.total)}>", self._place(row, column), value)
 
-    def _result(self, q: Expr, vector: int) -> Any:
-        """So many sums side by side: through the epilogue, or to the parts of others."""
-        tiling = self.tiling
+    def _walk(self, vector: int) -> Walk:
+        """Vectors of a block's share of the tile."""
+        tiling, shares = self.tiling, self.together
+        count = tiling.rows * tiling.columns // vector // shares
+        first = self.part.split * count if shares > 1 else tir.number(0)
         across = tiling.columns // vector
-        row, column = q // across, q % across
-        place = self._place(row, column * vector)
-        # Of blocks that store a tile together, each has what all of them summed up.
-        places = [place]
-        if self.together > 1:
-            places = [tir.beside(place, tir.number(block)) for block in range(self.together)]
-        m, n = self.part.row * tiling.rows + row, self.part.column * across + column
+        return Walk(count, across, first, self.part.thread, tiling.threads)
+
+    def _places(self, row: Expr, column: Expr) -> list[Expr]:
+        """Where sums lie: of blocks that store a tile together, in the memory of each."""
+        place = self._place(row, column)
+        if self.together == 1:
+            return [place]
+        return [tir.beside(place, tir.number(block)) for block in range(self.together)]
+
+    def _bounds(self, m: Expr | None, n: Expr, vector: int) -> list[Expr]:
+        """What must hold of a row and a column of vectors lest they are behind the output."""
         _, rows, columns, _ = self.product.sizes
-        bounds = [m < rows] if rows % tiling.rows else []
-        bounds += [n < columns // vector] if columns % tiling.columns else []
-        if self.beside is not None:
-            return tir.when(bounds, self._vector(self.beside, m, n, places))
-        total = reduce(add, (tir.got(self.total, each) for each in places))
-        if not self.apart:
-            batch = tir.unflatten(self.part.image, self.product.batch)
-            return tir.when(bounds, self._store(batch, m, n, total))
-        return tir.when(bounds, tirx.BufferStore(self.parts, total, [self._row(m) * columns + n]))
+        bounds = [m < rows] if m is not None and rows % self.tiling.rows else []
+        return bounds + ([n < columns // vector] if columns % self.tiling.columns else [])
+
+    def _one_by_one(self) -> Any:
+        """Each sum through the epilogue, or to the parts of others."""
+        tiling, walk = self.tiling, self._walk(1)
+
+        def turn(i: Expr) -> Any:
+            row, column = walk.place(i)
+            m, n = self.part.row * tiling.rows + row, self.part.column * tiling.columns + column
+            total = reduce(add, (tir.got(self.total, each) for each in self._places(row, column)))
+            if self.apart:
+                at = self._row(m) * self.product.sizes[2] + n
+                store = tirx.BufferStore(self.parts, total, [at])
+            else:
+                store = self._store(tir.unflatten(self.part.image, self.product.batch), m, n, total)
+            return tir.when(walk.inside(i) + self._bounds(m, n, 1), store)
+
+        return tir.loop(walk.turns, turn, "out")
+
+    def _vectors(self, beside: Neighbours) -> Vectors:
+        """The same for neighbours at once."""
+        tiling, product = self.tiling, self.product
+        walk = self._walk(COUNT)
+
+        def at(row: Expr, column: Expr) -> tuple[Expr, Expr]:
+            return self.part.row * tiling.rows + row, self.part.column * walk.across + column
+
+        def axes(row: Expr, column: Expr) -> Mapping[Any, Expr]:
+            m, n = at(row, column)
+            return {
+                **tir.unflatten(self.part.image, product.batch),
+                **tir.unflatten(m, product.left.own),
+                **tir.unflatten(n, beside.axes(product.right.own)),
+            }
+
+        def bounds(row: Expr | None, column: Expr) -> list[Expr]:
+            m, n = at(tir.number(0) if row is None else row, column)
+            return self._bounds(None if row is None else m, n, COUNT)
+
+        def store(beside: Neighbours, row: Expr, column: Expr) -> list[Any]:
+            first, *others = self._places(row, column * COUNT)
+            added = [tir.call("add4", beside.first, place) for place in others]
+            m, n = at(row, column)
+            kept = (
+                beside.kept(self.parts, (self._row(m) * (product.sizes[2] // COUNT) + n) * COUNT)
+                if self.apart
+                else beside.store(axes(row, column))
+            )
+            return [tir.call("load4", beside.first, first), *added, kept]
+
+        rows = tuple(axis for axis, _ in product.left.own)
+        return Vectors(beside, walk, rows, axes, bounds, store, reads=not self.apart)
 
     def _row(self, m: Expr) -> Expr:
         """The row of the parts."""
         batches, rows, _, _ = self.product.sizes
         return (self.part.split * batches + self.part.image) * rows + m
-
-    def _vector(self, beside: Neighbours, m: Expr, n: Expr, places: list[Expr]) -> Any:
-        """Neighbouring sums at once; `n` counts vectors."""
-        product = self.product
-        if self.apart:
-            at = (self._row(m) * (product.sizes[2] // COUNT) + n) * COUNT
-            store = beside.kept(self.parts, at)
-        else:
-            axes = {
-                **tir.unflatten(self.part.image, product.batch),
-                **tir.unflatten(m, product.left.own),
-                **tir.unflatten(n, beside.axes(product.right.own)),
-            }
-            store = beside.store(axes)
-        got = tir.call("load4", beside.first, places[0])
-        added = (tir.call("add4", beside.first, place) for place in places[1:])
-        return tir.allocated([beside.held], tir.sequence([got, *added, store]))
 
     def _store(self, batch: Mapping[Any, Expr], m: Expr, n: Expr, total: Expr) -> Any:
         """One sum through the epilogue to the output."""

@@ -5,18 +5,18 @@ from typing import Any, ClassVar
 
 from tvm import tirx
 
-from hybridc.compiler.cuda.gpu import WARP
+from hybridc.compiler.cuda.gpu import WARP, Gpu
+from hybridc.compiler.cuda.resources import occupancy
 from hybridc.schedules.cuda import tir
-from hybridc.schedules.cuda.compute import Compute, EachSum, Shared, Sides, Warp
+from hybridc.schedules.cuda.compute import SCHEDULERS, Compute, EachSum, Shared, Sides, Warp
 from hybridc.schedules.cuda.operands import CHUNKS, panelled, swizzled
 
 Expr = Any
 _WIDE = 4  # neighbours that one load brings, along the depth or along the own axis
 # A warp's tile is as high from which on its lanes have a row each of eight, not of four.
 _HIGH = 64
-# Registers of a multiprocessor; and of a thread, for addresses and counters beside operands: ptxas
-# would take a few more without a word, and leave room for half of the blocks.
-_REGISTERS = 65_536
+# Registers of a thread for addresses and counters beside operands: ptxas would take a few more
+# without a word, and leave room for half of the blocks.
 _FEW_OTHERS = 16
 _CHUNK_INSTRUCTIONS = 6  # of addresses and the loop, as ptxas 13.0 writes them
 _AT_ONCE = 2  # chunks that are written out
@@ -97,6 +97,7 @@ class MultiplyAdds(Compute):
     columns: ClassVar[int] = 32
     fragments: ClassVar[str] = "float32"
     by_depth: ClassVar[tuple[int, ...]] = (4,)
+    most_waves: ClassVar[int] = 3
     left_by_depth: bool = False
     right_by_depth: bool = False
     plain: bool = False  # whether all is copied in whole pieces, without conditions
@@ -140,10 +141,15 @@ class MultiplyAdds(Compute):
         left, right = self._sides(warp_rows, warp_columns)
         return 2 * CHUNKS * (left.count + right.count) / (warp_rows * warp_columns)
 
-    def before(self, registers: list[Any], threads: int) -> list[Any]:
+    def idle(self, warps: int) -> float:
+        """As slow as the scheduler with most warps, as each has CUDA cores of its own."""
+        return -(-warps // SCHEDULERS) * SCHEDULERS / warps
+
+    def before(self, registers: list[Any], threads: int, gpu: Gpu) -> list[Any]:
         """Operands of zero, as the first step multiplies what there was before it."""
         taken = sum(int(each.shape[0]) for each in registers) + self.others()
-        blocks = _REGISTERS // (-(-taken // 8) * 8) // threads if self.plain else 1
+        used = occupancy(threads, taken, 0, gpu) if self.plain else 0.0
+        blocks = round(used * gpu.threads_per_sm / threads)
         room = [tir.call(f"resident<{blocks}>")] if blocks > 1 else []
         return room + [
             tir.unrolled(

@@ -10,7 +10,7 @@ from hybridc.compiler.cuda.gpu import CLUSTERS, MOST_CLUSTERED, MOST_THREADS, WA
 from hybridc.compiler.cuda.resources import occupancy
 from hybridc.compiler.interfaces import Match, Point, Space
 from hybridc.schedules.cuda import packed_tiles
-from hybridc.schedules.cuda.compute import Compute
+from hybridc.schedules.cuda.compute import SCHEDULERS, Compute
 from hybridc.schedules.cuda.operands import ROW_BYTES, Source, source
 from hybridc.schedules.cuda.product_kernel import Product
 from hybridc.schedules.cuda.tiling import Tiling
@@ -27,11 +27,9 @@ _MOST_REGISTERS = 232
 _SHARED_BYTES = 128
 _L2_BYTES = 24
 _L2_BYTES_HOPPER = 48
-# Warps that a multiprocessor issues for in a cycle; instructions of a warp for its loop, for each
-# copy of up to 16 bytes, its condition, an element, or a piece of packed weights and each weight of
-# it; cycles from one of these to the next, as they depend on each other: 510 for 90 of them in a
-# step of 64x64 tiles on an H100.
-_SCHEDULERS = 4
+# Instructions of a warp for its loop, for each copy of up to 16 bytes, its condition, an element, or
+# a piece of packed weights and each weight of it; cycles from one of these to the next, as they
+# depend on each other: 510 for 90 of them in a step of 64x64 tiles on an H100.
 _STEP_INSTRUCTIONS = 20
 _COPY_INSTRUCTIONS = 4
 _CONDITION_INSTRUCTIONS = 2
@@ -42,10 +40,7 @@ _PACE = 5
 _CONTENTION = 0.08
 # Cycles until the first tiles are there and the sums are written.
 _LATENCY = 2_500
-# Cycles that another launch takes, 1.6 µs; and blocks of a multiprocessor beyond which dividing
-# the depth brings no more of them to work.
-_LAUNCH = 3_000
-_MOST_WAVES = 3
+_LAUNCH = 3_000  # cycles that another launch takes, 1.6 µs
 # Cycles in which the blocks of a cluster meet twice; bytes that a multiprocessor gets of the shared
 # memory of others in a cycle.
 _MEETINGS = 800
@@ -158,10 +153,10 @@ def registers(cut: Cut, point: Point) -> int:
 
 def default(cut: Cut) -> Point:
     """The point of the least estimate; of equal ones the one with the smallest tiles."""
-    return min(_points(cut), key=lambda point: (estimate(cut, point), *point.values()))
+    return min(points(cut), key=lambda point: (estimate(cut, point), *point.values()))
 
 
-def _points(cut: Cut) -> Iterator[Point]:
+def points(cut: Cut) -> Iterator[Point]:
     """The canonical points with enough threads to hide what each waits for."""
     choices = {knob: values for knob, values in space(cut).items() if knob != "splits"}
     seen: set[tuple[int, ...]] = set()
@@ -179,7 +174,7 @@ def _divided(cut: Cut, point: Point) -> Iterator[Point]:
     blocks = prod(tiling(point).blocks(cut.product))
     for splits in _SPLITS[1:]:
         made = canonical(cut, {**point, "splits": splits})
-        if made["splits"] != splits or blocks * splits > _MOST_WAVES * cut.gpu.sms:
+        if made["splits"] != splits or blocks * splits > cut.compute.most_waves * cut.gpu.sms:
             return
         yield made
 
@@ -218,11 +213,10 @@ def _step(cut: Cut, cutting: Tiling, resident: int, size: int) -> float:
     area = resident * cutting.rows * cutting.columns
     of_all = cut.rate / gpu.clock / gpu.sms / 2  # multiply-adds of a multiprocessor in a cycle
     warps = cutting.threads // WARP * resident
-    idle = -(-warps // _SCHEDULERS) * _SCHEDULERS / warps
     fetched = (cutting.rows + cutting.columns) * ROW_BYTES / _l2_bytes(gpu)
     reads = cut.compute.reads(cutting.warp_rows, cutting.warp_columns)
     supplies = (
-        area * ROW_BYTES / size / of_all * idle,
+        area * ROW_BYTES / size / of_all * cut.compute.idle(warps),
         reads * area * ROW_BYTES / _SHARED_BYTES,
         resident * fetched,
         _issue(cut, cutting, resident),
@@ -243,7 +237,7 @@ def _issue(cut: Cut, cutting: Tiling, resident: int) -> float:
     copies = sum(length * source.copies * _copying(source) for source, length in sides)
     beside = _STEP_INSTRUCTIONS + copies / cutting.threads
     warps = cutting.threads // WARP * resident
-    return max(warps * (own + beside) / _SCHEDULERS, own + beside * _PACE)
+    return max(warps * (own + beside) / SCHEDULERS, own + beside * _PACE)
 
 
 def _copying(source: Source) -> int:
