@@ -47,7 +47,7 @@ def joined(code: str) -> str:
 def _resident(kernel: str) -> str:
     """A kernel with the blocks of it that a multiprocessor has room for, where it asks for some."""
     found = _RESIDENT.search(kernel)
-    return _ALONE.sub(rf"\1{found[1]})", kernel, count=1) if found else kernel
+    return _ALONE.sub(rf"\g<1>{found[1]})", kernel, count=1) if found else kernel
 
 
 def _clustered(kernel: str) -> str:

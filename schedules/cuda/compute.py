@@ -9,6 +9,7 @@ from hybridc.compiler.cuda.gpu import WARP, Gpu
 from hybridc.compiler.interfaces import Point
 from hybridc.schedules.cuda import tir
 from hybridc.schedules.cuda.operands import CHUNKS, swizzled, swizzled_by_depth
+from hybridc.schedules.cuda.tiling import Tiling
 
 Expr = Any
 _SIDES = (32, 64, 128, 256)
@@ -103,8 +104,8 @@ class Compute(ABC):
         """What waits until only so many products are under way."""
         return []
 
-    def before(self, registers: list[Any], threads: int, gpu: Gpu) -> list[Any]:
-        """What comes before the first product in a block of so many threads."""
+    def before(self, registers: list[Any], tiling: Tiling, gpu: Gpu) -> list[Any]:
+        """What comes before the first product."""
         return []
 
     def after(self, warp: Warp, registers: list[Any]) -> list[Any]:

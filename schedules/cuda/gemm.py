@@ -129,7 +129,7 @@ class _Writer:
 
         first = [each for step in range(ahead) for each in begun(tir.number(step))]
         gpu = self.product.target.device
-        first += self.compute.before(self.registers, self.tiling.threads, gpu)
+        first += self.compute.before(self.registers, self.tiling, gpu)
         first += only(tir.number(ahead), self._reads(tir.number(ahead)))
         last = [*awaited(0), *self.compute.after(self.warp, self.registers)]
         last = [tir.call("wait<0>"), *last, tir.barrier()]

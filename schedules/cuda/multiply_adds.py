@@ -10,6 +10,7 @@ from hybridc.compiler.cuda.resources import occupancy
 from hybridc.schedules.cuda import tir
 from hybridc.schedules.cuda.compute import SCHEDULERS, Compute, EachSum, Shared, Sides, Warp
 from hybridc.schedules.cuda.operands import CHUNKS, panelled, swizzled
+from hybridc.schedules.cuda.tiling import Tiling
 
 Expr = Any
 _WIDE = 4  # neighbours that one load brings, along the depth or along the own axis
@@ -145,11 +146,12 @@ class MultiplyAdds(Compute):
         """As slow as the scheduler with most warps, as each has CUDA cores of its own."""
         return -(-warps // SCHEDULERS) * SCHEDULERS / warps
 
-    def before(self, registers: list[Any], threads: int, gpu: Gpu) -> list[Any]:
+    def before(self, registers: list[Any], tiling: Tiling, gpu: Gpu) -> list[Any]:
         """Operands of zero, as the first step multiplies what there was before it."""
         taken = sum(int(each.shape[0]) for each in registers) + self.others()
-        used = occupancy(threads, taken, 0, gpu) if self.plain else 0.0
-        blocks = round(used * gpu.threads_per_sm / threads)
+        # Shared memory counts too: held to fewer registers than that leaves, some are spilled.
+        used = occupancy(tiling.threads, taken, tiling.shared, gpu) if self.plain else 0.0
+        blocks = round(used * gpu.threads_per_sm / tiling.threads)
         room = [tir.call(f"resident<{blocks}>")] if blocks > 1 else []
         return room + [
             tir.unrolled(

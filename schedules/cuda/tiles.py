@@ -27,8 +27,8 @@ _MOST_REGISTERS = 232
 _SHARED_BYTES = 128
 _L2_BYTES = 24
 _L2_BYTES_HOPPER = 48
-# Instructions of a warp for its loop, for each copy of up to 16 bytes, its condition, an element, or
-# a piece of packed weights and each weight of it; cycles from one of these to the next, as they
+# Instructions of a warp for its loop, for each copy of up to 16 bytes, its condition, an element,
+# or a piece of packed weights and each weight of it; cycles from one of these to the next, as they
 # depend on each other: 510 for 90 of them in a step of 64x64 tiles on an H100.
 _STEP_INSTRUCTIONS = 20
 _COPY_INSTRUCTIONS = 4
