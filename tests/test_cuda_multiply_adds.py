@@ -25,11 +25,11 @@ def sums(subscripts: str, left: Any, right: Any) -> Builder:
     return operator(lambda x, y: op.einsum((x, y), subscripts), *floats(left, right))
 
 
-# Which sides lie by depth in shared memory.
+# Which sides lie by depth in shared memory.  Whole tiles along the depth tell of its last step.
 PRODUCTS: dict[str, tuple[Builder, tuple[bool, bool]]] = {
-    "right by depth": (product([70, 72], [72, 68]), RIGHT),
+    "right by depth": (product([70, 64], [64, 68]), RIGHT),
     "neither by depth": (sums("mk,nk->mn", [70, 64], [66, 64]), NEITHER),
-    "both by depth": (sums("km,kn->mn", [75, 72], [75, 68]), BOTH),
+    "both by depth": (sums("km,kn->mn", [64, 72], [64, 68]), BOTH),
     "left by depth": (sums("km,nk->mn", [64, 72], [68, 64]), LEFT),
     "left by depth, odd": (sums("km,nk->mn", [65, 77], [70, 65]), LEFT),
     "both by depth, odd": (sums("km,kn->mn", [33, 35], [33, 51]), BOTH),

@@ -80,6 +80,11 @@ class _Side:
         return tir.unrolled(self.count, keep)
 
 
+def _zeros(registers: Any) -> Any:
+    zero = tirx.const(0, "float32")
+    return tir.unrolled(int(registers.shape[0]), lambda i: tirx.BufferStore(registers, zero, [i]))
+
+
 def _load(registers: Any, at: Expr, side: Shared, place: Expr) -> Any:
     to = tir.address(registers, at)
     return tir.call("load4", to, tir.address(side.memory, side.base + place))
@@ -153,13 +158,7 @@ class MultiplyAdds(Compute):
         used = occupancy(tiling.threads, taken, tiling.shared, gpu) if self.plain else 0.0
         blocks = round(used * gpu.threads_per_sm / tiling.threads)
         room = [tir.call(f"resident<{blocks}>")] if blocks > 1 else []
-        return room + [
-            tir.unrolled(
-                int(each.shape[0]),
-                lambda i, each=each: tirx.BufferStore(each, tirx.const(0, "float32"), [i]),
-            )
-            for each in registers[1:]
-        ]
+        return [*room, *map(_zeros, registers[1:])]
 
     def after(self, warp: Warp, registers: list[Any]) -> list[Any]:
         """The products of the last step, which has no next one."""
