@@ -6,7 +6,8 @@ from typing import ClassVar
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
 from hybridc.schedules.cuda import product_kernel
-from hybridc.schedules.cuda.compute import CudaCores
+from hybridc.schedules.cuda.multiply_adds import MultiplyAdds
+from hybridc.schedules.cuda.operands import CHUNK_BYTES, source
 from hybridc.schedules.cuda.product_rule import CudaProducts, too_thin
 from hybridc.schedules.cuda.tiles import Cut
 
@@ -25,4 +26,9 @@ class CudaMatmul(CudaProducts):
             return NotApplicable(f"it multiplies {found.dtype}, not float32")
         if thin := too_thin(found):
             return thin
-        return Cut(func, target, found, CudaCores(), target.device.fp32)
+        sources = [source(side, found, MultiplyAdds.by_depth) for side in (found.left, found.right)]
+        plain = all(each.piece == CHUNK_BYTES and each.condition is None for each in sources)
+        plain = plain and all(each.how in ("depth", "own") for each in sources)
+        left, right = (each.by_depth for each in sources)
+        cores = MultiplyAdds("float32", left, right, plain)
+        return Cut(func, target, found, cores, target.device.fp32)

@@ -32,3 +32,14 @@ HYBRIDC_INLINE float hybridc_plus_erf(float x) {
   }
 HYBRIDC_EXTREME(max, >)
 HYBRIDC_EXTREME(min, <)
+
+// Adds to `count` sums the products of a factor with others, every `stride`-th.
+template <int count, int stride>
+HYBRIDC_INLINE void hybridc_multiply(float* sums, const float* factor, const float* others) {
+#pragma unroll
+  for (int i = 0; i < count; ++i) sums[i] = fmaf(*factor, others[i * stride], sums[i]);
+}
+
+// Says how many blocks of a kernel a multiprocessor has room for: see `cuda.prelude`.
+template <int blocks>
+HYBRIDC_INLINE void hybridc_resident() {}

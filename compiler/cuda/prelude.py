@@ -14,6 +14,9 @@ _KERNEL = 'extern "C" __global__ void '
 _BFLOAT16, _INCLUDED = "nv_bfloat16", "#include <cuda_bf16.h>\n"
 # What a kernel calls whose blocks form clusters: it says of how many.
 _CLUSTER = re.compile(rf"{PREFIX}cluster<(\d+)>")
+# What a kernel calls that leaves registers for others of its blocks: it says for how many in all.
+_RESIDENT = re.compile(rf"{PREFIX}resident<(\d+)>")
+_ALONE = re.compile(r"(__launch_bounds__\(\d+, )1\)")
 # Loops that are not to be written out, by what their variable is called: TVM has no other word.
 _ROLLED = re.compile(r"^( *)(for \(int rolled)", re.MULTILINE)
 # What is PTX; and what is plain C++ on top of it, a file for each kind of kernel.
@@ -33,11 +36,18 @@ def joined(code: str) -> str:
         code = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", code)
         code = _ROLLED.sub(r"\1#pragma unroll 1\n\1\2", code)
     head, *kernels = code.split(_KERNEL)
+    kernels = [*map(_resident, kernels)]
     kernels = [*map(extremes.exact, kernels)]
     if not any(PREFIX in kernel for kernel in kernels):
         return code
     warpgroups = wgmma.text(code) if f"{PREFIX}wgmma" in code else ""
     return "".join([head, text(), "\n", warpgroups, *map(_clustered, kernels)])
+
+
+def _resident(kernel: str) -> str:
+    """A kernel with the blocks of it that a multiprocessor has room for, where it asks for some."""
+    found = _RESIDENT.search(kernel)
+    return _ALONE.sub(rf"\g<1>{found[1]})", kernel, count=1) if found else kernel
 
 
 def _clustered(kernel: str) -> str:

@@ -5,14 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hybridc.compiler.cuda.gpu import WARP
+from hybridc.compiler.cuda.gpu import WARP, Gpu
 from hybridc.compiler.interfaces import Point
 from hybridc.schedules.cuda import tir
 from hybridc.schedules.cuda.operands import CHUNKS, swizzled, swizzled_by_depth
+from hybridc.schedules.cuda.tiling import Tiling
 
 Expr = Any
 _SIDES = (32, 64, 128, 256)
 _WARP_SIDES = (16, 32, 64)
+SCHEDULERS = 4  # of a multiprocessor, each of which issues for warps of its own
 # Columns of a lane on CUDA cores, every eighth, whose chunks are in registers at once.
 _BESIDE = 8
 # Is told the row, the column and the index of an accumulator, within a warp's tile.
@@ -56,6 +58,9 @@ class Compute(ABC):
     columns: ClassVar[int]
     fragments: ClassVar[str]  # the type of registers that hold operands
     stages: ClassVar[tuple[int, ...]] = (2, 3, 4)  # of pairs of tiles in shared memory
+    by_depth: ClassVar[tuple[int, ...]] = (2,)  # bytes of elements whose tiles may be by depth
+    # Blocks of a multiprocessor beyond which dividing the depth brings no more of them to work.
+    most_waves: ClassVar[int] = 2
     total: str = "float32"  # the type of sums
 
     @abstractmethod
@@ -66,9 +71,17 @@ class Compute(ABC):
     def instructions(self, warp_rows: int, warp_columns: int) -> int:
         """What a warp issues to multiply two tiles."""
 
+    def others(self) -> int:
+        """Registers of a thread beside sums and operands: addresses, counters, what is copied."""
+        return 40
+
     def reads(self, warp_rows: int, warp_columns: int) -> float:
         """Rows of 128 bytes that are read of shared memory for each sum of a warp."""
         return 1 / warp_rows + 1 / warp_columns
+
+    def idle(self, warps: int) -> float:
+        """By how much so many warps of a multiprocessor are slower than what it multiplies at."""
+        return max(1.0, SCHEDULERS / warps)
 
     def sides(self) -> Sides:
         """What sides a block's tile and a warp's may have."""
@@ -89,6 +102,14 @@ class Compute(ABC):
 
     def awaited(self, warp: Warp, registers: list[Any], behind: int) -> list[Any]:
         """What waits until only so many products are under way."""
+        return []
+
+    def before(self, registers: list[Any], tiling: Tiling, gpu: Gpu) -> list[Any]:
+        """What comes before the first product."""
+        return []
+
+    def after(self, warp: Warp, registers: list[Any]) -> list[Any]:
+        """What comes behind the last product."""
         return []
 
     @abstractmethod

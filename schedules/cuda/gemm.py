@@ -37,8 +37,8 @@ class _Writer:
 
     def __init__(self, product: Product, tiling: Tiling, compute: Compute) -> None:
         self.product, self.tiling, self.compute = product, tiling, compute
-        self.left = source(product.left, product)
-        self.right = source(product.right, product)
+        self.left = source(product.left, product, compute.by_depth)
+        self.right = source(product.right, product, compute.by_depth)
         # All blocks along x, of which there may be billions.
         self.block, self.thread = tir.variable("block"), tir.variable("thread")
         down, across, batches = tiling.blocks(product)
@@ -128,8 +128,11 @@ class _Writer:
             return [*only(step, whole), tir.call("commit")]
 
         first = [each for step in range(ahead) for each in begun(tir.number(step))]
+        gpu = self.product.target.device
+        first += self.compute.before(self.registers, self.tiling, gpu)
         first += only(tir.number(ahead), self._reads(tir.number(ahead)))
-        last = [tir.call("wait<0>"), *awaited(0), tir.barrier()]
+        last = [*awaited(0), *self.compute.after(self.warp, self.registers)]
+        last = [tir.call("wait<0>"), *last, tir.barrier()]
         walk = tir.rolled(steps, turn) if self._gathers else tir.loop(steps, turn, "step")
         return tir.sequence([*first, walk, *last])
 

@@ -6,7 +6,7 @@ swapped within a row by its number, so that eight rows' chunks of one place lie 
 is the layout that the PTX manual calls a swizzle of 128 bytes, as `wgmma` reads it too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
@@ -26,6 +26,7 @@ CHUNKS = ROW_BYTES // CHUNK_BYTES
 # 128 bytes of each of the 64 rows of a tile by depth.
 PANEL_BYTES = ROW_BYTES // 2 * ROW_BYTES
 _WORD = 4
+_WORDS_PANEL_BYTES = ROW_BYTES // _WORD * ROW_BYTES
 _UNROLLED = 8
 
 # Bytes of neighbours that are copied at once, where whole chunks are not aligned or not there.
@@ -92,8 +93,8 @@ class Source:
         return own * ROW_BYTES
 
 
-def source(operand: Operand, product: Product) -> Source:
-    """The widest way to copy an operand."""
+def source(operand: Operand, product: Product, by_depth: Sequence[int] = (2,)) -> Source:
+    """The widest way to copy an operand; of elements of which sizes, tiles may be by depth."""
     load, condition = plain(operand.value)
     size = size_of(operand)
     places = (product.batch, product.depth)
@@ -105,7 +106,7 @@ def source(operand: Operand, product: Product) -> Source:
         beside = piece // size
         if beside > 1 and contiguous(operand, load, product.depth, beside):
             return Source(operand, *places, "depth", load, condition, piece)
-        if size == 2 and operand.own and contiguous(operand, load, operand.own, beside):
+        if size in by_depth and operand.own and contiguous(operand, load, operand.own, beside):
             return Source(operand, *places, "own", load, condition, piece)
     if size == _WORD:
         return Source(operand, *places, "words", load, condition)
@@ -193,7 +194,8 @@ class Tile:
         source, across = self.source, self.place.own // self.source.beside
         row, piece = q // across, q % across
         column = self.place.first + piece * source.beside
-        to = self._within(piece, lambda chunk: swizzled_by_depth(row, chunk))
+        place = swizzled_by_depth if source.size == 2 else panelled
+        to = self._within(piece, lambda chunk: place(row, chunk))
         return self._copy(column, self.step * source.step + row, to, source.piece)
 
     def _within(self, piece: Expr, of_chunk: Callable[[Expr], Expr]) -> Expr:
@@ -268,3 +270,8 @@ def swizzled_by_depth(row: Expr, chunk: Expr) -> Expr:
     128 bytes of every row lie together, then the next 128 of every row.
     """
     return chunk // CHUNKS * PANEL_BYTES + swizzled(row, chunk % CHUNKS)
+
+
+def panelled(row: Expr, chunk: Expr) -> Expr:
+    """The same for elements of 4 bytes, whose rows are read by neighbours, from all banks."""
+    return chunk // CHUNKS * _WORDS_PANEL_BYTES + row * ROW_BYTES + chunk % CHUNKS * CHUNK_BYTES

@@ -10,7 +10,7 @@ from hybridc.compiler.cuda.gpu import CLUSTERS, MOST_CLUSTERED, MOST_THREADS, WA
 from hybridc.compiler.cuda.resources import occupancy
 from hybridc.compiler.interfaces import Match, Point, Space
 from hybridc.schedules.cuda import packed_tiles
-from hybridc.schedules.cuda.compute import Compute
+from hybridc.schedules.cuda.compute import SCHEDULERS, Compute
 from hybridc.schedules.cuda.operands import ROW_BYTES, Source, source
 from hybridc.schedules.cuda.product_kernel import Product
 from hybridc.schedules.cuda.tiling import Tiling
@@ -19,11 +19,7 @@ _SPLITS = (1, 2, 4, 8, 16)
 # Tiles along the depth that a block has at least, where several divide it.
 _LEAST_STEPS = 2
 _MOST_PARTS = 2**31 - 1  # floats that blocks leave to be added up: what an index counts
-# Operands by depth have whole rows of 128 bytes, as many elements as these.
-_LEAST_BY_DEPTH = 64
 _LEAST_THREADS = 64
-# Registers of a thread beside sums and operands: addresses, counters, and what is copied.
-_OTHER_REGISTERS = 40
 _MOST_REGISTERS = 232
 # Bytes that a multiprocessor gets in a cycle from its shared memory, and from the L2 cache, which
 # all share: half of what the L2 of an A100 gives when all ask (5,120 bytes a cycle); an H100's gave
@@ -31,11 +27,9 @@ _MOST_REGISTERS = 232
 _SHARED_BYTES = 128
 _L2_BYTES = 24
 _L2_BYTES_HOPPER = 48
-# Warps that a multiprocessor issues for in a cycle; instructions of a warp for its loop, for each
-# copy of up to 16 bytes, its condition, an element, or a piece of packed weights and each weight of
-# it; cycles from one of these to the next, as they depend on each other: 510 for 90 of them in a
-# step of 64x64 tiles on an H100.
-_SCHEDULERS = 4
+# Instructions of a warp for its loop, for each copy of up to 16 bytes, its condition, an element,
+# or a piece of packed weights and each weight of it; cycles from one of these to the next, as they
+# depend on each other: 510 for 90 of them in a step of 64x64 tiles on an H100.
 _STEP_INSTRUCTIONS = 20
 _COPY_INSTRUCTIONS = 4
 _CONDITION_INSTRUCTIONS = 2
@@ -46,10 +40,7 @@ _PACE = 5
 _CONTENTION = 0.08
 # Cycles until the first tiles are there and the sums are written.
 _LATENCY = 2_500
-# Cycles that another launch takes, 1.6 µs; and blocks of a multiprocessor beyond which dividing
-# the depth brings no more of them to work.
-_LAUNCH = 3_000
-_MOST_WAVES = 2
+_LAUNCH = 3_000  # cycles that another launch takes, 1.6 µs
 # Cycles in which the blocks of a cluster meet twice; bytes that a multiprocessor gets of the shared
 # memory of others in a cycle.
 _MEETINGS = 800
@@ -68,7 +59,8 @@ class Cut(Match):
     @cached_property
     def sources(self) -> tuple[Source, Source]:
         """How the sides are copied."""
-        return source(self.product.left, self.product), source(self.product.right, self.product)
+        product, by_depth = self.product, self.compute.by_depth
+        return source(product.left, product, by_depth), source(product.right, product, by_depth)
 
     @property
     def gpu(self) -> Gpu:
@@ -105,8 +97,8 @@ def tiling(point: Point) -> Tiling:
 def canonical(cut: Cut, point: Point) -> Point:
     """The same as far as the GPU allows: threads, registers and shared memory of a block."""
     left, right = cut.sources
-    rows = max(point["rows"], _LEAST_BY_DEPTH if left.by_depth else 0)
-    columns = max(point["columns"], _LEAST_BY_DEPTH if right.by_depth else 0)
+    rows = max(point["rows"], _least(left))
+    columns = max(point["columns"], _least(right))
     made = dict(point) | {
         "rows": rows,
         "columns": columns,
@@ -130,6 +122,11 @@ def canonical(cut: Cut, point: Point) -> Point:
     return made
 
 
+def _least(source: Source) -> int:
+    """Rows or columns that a tile has at least: by depth, it has whole rows of 128 bytes."""
+    return ROW_BYTES // source.size if source.by_depth else 0
+
+
 def _steps(cut: Cut) -> int:
     """Tiles along the depth."""
     return -(-cut.product.sizes[3] // cut.sources[0].step)
@@ -151,7 +148,7 @@ def registers(cut: Cut, point: Point) -> int:
     held = sum(packed_tiles.registers(source, length, threads) for source, length in sides)
     # What is unpacked lies where operands did.
     beside = max(sum(operands), *map(packed_tiles.unpacking, cut.sources))
-    return sums + beside + held + _OTHER_REGISTERS
+    return sums + beside + held + cut.compute.others()
 
 
 def default(cut: Cut) -> Point:
@@ -177,7 +174,7 @@ def _divided(cut: Cut, point: Point) -> Iterator[Point]:
     blocks = prod(tiling(point).blocks(cut.product))
     for splits in _SPLITS[1:]:
         made = canonical(cut, {**point, "splits": splits})
-        if made["splits"] != splits or blocks * splits > _MOST_WAVES * cut.gpu.sms:
+        if made["splits"] != splits or blocks * splits > cut.compute.most_waves * cut.gpu.sms:
             return
         yield made
 
@@ -215,11 +212,11 @@ def _step(cut: Cut, cutting: Tiling, resident: int, size: int) -> float:
     gpu = cut.gpu
     area = resident * cutting.rows * cutting.columns
     of_all = cut.rate / gpu.clock / gpu.sms / 2  # multiply-adds of a multiprocessor in a cycle
-    idle = max(1.0, _SCHEDULERS / (cutting.threads // WARP * resident))
+    warps = cutting.threads // WARP * resident
     fetched = (cutting.rows + cutting.columns) * ROW_BYTES / _l2_bytes(gpu)
     reads = cut.compute.reads(cutting.warp_rows, cutting.warp_columns)
     supplies = (
-        area * ROW_BYTES / size / of_all * idle,
+        area * ROW_BYTES / size / of_all * cut.compute.idle(warps),
         reads * area * ROW_BYTES / _SHARED_BYTES,
         resident * fetched,
         _issue(cut, cutting, resident),
@@ -240,7 +237,7 @@ def _issue(cut: Cut, cutting: Tiling, resident: int) -> float:
     copies = sum(length * source.copies * _copying(source) for source, length in sides)
     beside = _STEP_INSTRUCTIONS + copies / cutting.threads
     warps = cutting.threads // WARP * resident
-    return max(warps * (own + beside) / _SCHEDULERS, own + beside * _PACE)
+    return max(warps * (own + beside) / SCHEDULERS, own + beside * _PACE)
 
 
 def _copying(source: Source) -> int:
