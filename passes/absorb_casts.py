@@ -48,7 +48,7 @@ def _absorbed(
 ) -> Expr | None:
     """The call on what is narrow; None where nothing it reads was widened."""
     if operator(value) != "call_tir" or value.args[0] not in module.functions:
-        return None  # the second is so of what was rewritten before
+        return None  # what was rewritten before reads no cast any more
     fields = list(value.args[1].fields)
     sources = [_widened(module, graph.value(field)) for field in fields]
     if not any(source is not None for source in sources):
@@ -58,9 +58,7 @@ def _absorbed(
     if (kernel, types) not in known:
         func = module[kernel]
         made = _on_narrow(func, types) if _widens_itself(func) else None
-        known[kernel, types] = (
-            None if made is None else builder.add_func(made, kernel.name_hint)
-        )
+        known[kernel, types] = None if made is None else builder.add_func(made, kernel.name_hint)
     if known[kernel, types] is None:
         return None
     pairs = zip(sources, fields, strict=True)
