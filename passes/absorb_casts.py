@@ -7,13 +7,11 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir.expr import TensorLoad
 from tvm.ir.prim import expr as prim
-from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.ir.rewrite import Expr, Graph, operator, rewrite, updated
-from hybridc.compiler.kernels.tensor_expressions import kinds_in
-from hybridc.passes._narrow_storage import on_narrow
+from hybridc.passes._narrow_storage import is_product, on_narrow
 
 _NARROW, _WIDE = ("float16", "bfloat16"), "float32"
 
@@ -57,7 +55,11 @@ def _absorbed(
     types = tuple("" if each is None else str(each.ty.dtype) for each in sources)
     if (kernel, types) not in known:
         func = module[kernel]
-        made = _on_narrow(func, types) if _widens_itself(func) else None
+        made = (
+            _on_narrow(func, types)
+            if not (is_product(func) or relax.analysis.has_reshape_pattern(func))
+            else None
+        )
         known[kernel, types] = None if made is None else builder.add_func(made, kernel.name_hint)
     if known[kernel, types] is None:
         return None
@@ -103,32 +105,3 @@ def _is_cast(func: PrimFunc) -> bool:
 
 def _same(one: Any, other: Any) -> bool:
     return bool(one.same_as(other))
-
-
-def _widens_itself(func: PrimFunc) -> bool:
-    """Whether a loop nest is neither a product nor a view."""
-    if any(kinds_in(func)) or relax.analysis.has_reshape_pattern(func):
-        return False
-    blocks: list[Any] = []
-    structural_walk(func.body, (SBlock, blocks.append))
-    return not any(map(_multiplies, blocks))
-
-
-def _multiplies(block: Any) -> bool:
-    """Whether a block sums up products of two tensors; squares are of one."""
-    kinds = [int(axis.iter_type) for axis in block.iter_vars]
-    if tirx.IterVar.CommReduce not in kinds or not isinstance(block.body, tirx.BufferStore):
-        return False
-    value = block.body.value
-    for term in (value.a, value.b) if isinstance(value, prim.Add) else ():
-        if isinstance(term, prim.Mul):
-            one, other = (_sources(factor) for factor in (term.a, term.b))
-            if one and other and not any(map(_same, one, other)):
-                return True
-    return False
-
-
-def _sources(value: Any) -> list[Any]:
-    loads: list[Any] = []
-    structural_walk(value, (TensorLoad, loads.append))
-    return [load.source for load in loads]

@@ -8,6 +8,7 @@ from cuda_emulator import needs_compiler
 from cuda_models import answers, execute, records, residual_network, scheduled, transformer
 from onnx import TensorProto, numpy_helper
 from onnx_models import FLOAT, build, node
+from tvm import relax
 
 from hybridc.compiler import frontend, pipeline, target
 from hybridc.compiler.configuration import plans
@@ -73,6 +74,24 @@ def test_as_many_kernels_as_of_float32(kind: int) -> None:
     source = transformer(rows=64, width=64)
     assert len(records(narrowed(source, kind), ON_GPU)) == len(records(source, ON_GPU))
     assert "cuda-attention" in {each.rule for each in records(narrowed(source, kind), ON_GPU)}
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("source", [residual_network(), transformer(rows=64, width=64)])
+def test_contracts_of_16_bits_store_residuals_so(source: Any, dtype: str) -> None:
+    """All but the results, which are float32 as the model has them."""
+    options = plans.Options(target="sm_90a", dtype=dtype)
+    module, _ = scheduled(frontend.load(source, shapes={}, fallback=False), options)
+    types = [
+        str(each.var.ty.dtype)
+        for each in bindings_of(module["main"])
+        if operator(each.value) == "call_tir" and isinstance(each.var, relax.DataflowVar)
+    ]
+    assert types
+    assert "float32" not in types
+    rules = {record.rule for record in records(source, options)}
+    assert rules & {"cuda-tensor-matmul", "cuda-wgmma-matmul"}
+    assert "cuda-fallback" not in rules
 
 
 @needs_compiler

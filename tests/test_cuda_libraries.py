@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import fake_cuda
+import numpy as np
 import pytest
 from cuda_emulator import needs_compiler
+from tvm import relax
 
-from hybridc.compiler import pipeline, plugin
+from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.configuration import plans
+from hybridc.compiler.interfaces import Context
+from hybridc.compiler.offload import backend as backends
+from hybridc.compiler.offload import match
 from hybridc.compiler.target import CUDA
 
 pytestmark = needs_compiler
@@ -108,6 +113,31 @@ def test_what_is_faster_and_right_is_chosen(
 def test_libraries_get_products_before_these_are_laid_out_for_our_kernels() -> None:
     steps = pipeline.parse(pipeline.on_device("default", CUDA))
     module: Any = plans
-    extended = module._offloading(steps, pipeline.passes())
+    extended = module._offloading(steps, pipeline.passes(), CUDA)
     order = [plugin.text(step) for step in extended]
     assert order.index("offload") < order.index("align-weights") < order.index("legalize")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_libraries_get_products_of_16_bits_as_the_model_has_them(dtype: str) -> None:
+    """With what is behind them, and in no other type."""
+    x = relax.Var("x", relax.TensorType((64, 32), dtype))
+    w, b = (relax.const(np.ones(shape), dtype) for shape in ((32, 48), (48,)))
+    builder = relax.BlockBuilder()
+    op: Any = relax.op
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            product = builder.emit(op.matmul(x, w))
+            y = builder.emit_output(op.nn.relu(op.add(product, b)))
+        builder.emit_func_output(y)
+    steps = pipeline.parse(pipeline.on_device("default", CUDA))
+    module: Any = plans
+    extended = module._offloading(steps, pipeline.passes(), CUDA)
+    place = [plugin.text(step) for step in extended].index("offload")
+    here = target.parse("nvidia/h200")
+    made = pipeline.run(extended[:place], builder.finalize(), Context(here))
+    (found,) = match.find(made)
+    assert found.graph.operators == ("matmul", "add", "nn.relu")
+    assert {each.dtype for each in (*found.graph.operands, *found.graph.steps)} == {dtype}
+    library = backends.backends().create("cublaslt")
+    assert library.supports(found.graph, here) is None
