@@ -141,3 +141,27 @@ def test_libraries_get_products_of_16_bits_as_the_model_has_them(dtype: str) -> 
     assert {each.dtype for each in (*found.graph.operands, *found.graph.steps)} == {dtype}
     library = backends.backends().create("cublaslt")
     assert library.supports(found.graph, here) is None
+
+
+@pytest.mark.parametrize(("name", "attention"), [("sdpa", True), ("cudnn", False)])
+def test_attention_and_convolutions_of_16_bits_are_taken(name: str, attention: bool) -> None:
+    shape = (2, 4, 32, 16) if attention else (1, 8, 8, 16)
+    operands = [relax.Var(f"x{i}", relax.TensorType(shape, "float16")) for i in range(3)]
+    builder = relax.BlockBuilder()
+    op: Any = relax.op
+    with builder.function("main", operands):
+        with builder.dataflow():
+            if attention:
+                q, k, v = operands
+                scores = op.matmul(q, op.permute_dims(k, [0, 1, 3, 2]))
+                made = op.matmul(op.nn.softmax(scores, -1), v)
+            else:
+                w = relax.const(np.ones((8, 3, 3, 16), "float16"))
+                layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+                made = op.nn.relu(op.nn.conv2d(operands[0], w, padding=1, **layouts))
+            y = builder.emit_output(builder.normalize(made))
+        builder.emit_func_output(y)
+    module = relax.transform.Normalize()(builder.finalize())
+    (found,) = match.find(module, attention)
+    library = backends.backends().create(name)
+    assert library.supports(found.graph, target.parse("nvidia/h200")) is None
