@@ -13,7 +13,7 @@ _ELEMENTWISE = frozenset(
         *("abs", "add", "ceil", "clip", "cos", "cosh", "divide", "erf", "exp", "floor"),
         *("floor_divide", "floor_mod", "log", "log_add_exp", "maximum", "minimum", "mod"),
         *("multiply", "negative", "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu", "nn.log_softmax"),
-        *("nn.prelu", "nn.relu", "nn.selu", "nn.sigmoid", "nn.silu", "nn.softplus", "power"),
+        *("nn.prelu", "nn.relu", "nn.selu", "nn.silu", "nn.softplus", "power"),
         *("round", "rsqrt", "sigmoid", "sign", "sin", "sinh", "sqrt", "square", "subtract"),
         *("tan", "tanh", "trunc"),
     }
