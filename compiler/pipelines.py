@@ -130,6 +130,7 @@ CUDA: Pipeline = (
     ),
     ("align-weights", "copies of 16 bytes for tiles; types are final, operators still named"),
     ("legalize", "every remaining operator becomes a loop nest"),
+    ("absorb-casts", "what is stored in 16 bits is read so; casts of inputs are not fused later"),
     ("fuse", "epilogues join the kernel that feeds them: fewer launches and trips to memory"),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
     ("fast-math", "1 + erf in half the instructions; after rules, which know erf as elementwise"),

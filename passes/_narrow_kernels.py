@@ -43,7 +43,8 @@ class NarrowKernels:
             return []
         fields = list(value.args[1].fields)
         if holds_attention(self._of(value)):
-            return fields[:_OPERANDS]
+            wide = all(str(field.ty.dtype) == "float32" for field in fields[:_OPERANDS])
+            return fields[:_OPERANDS] if wide else []
         return fields[:1] if self._unpacks(value) else []
 
     def name(self, call: Expr) -> str:

@@ -6,9 +6,12 @@ from typing import Any
 import tvm
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
-from tvm_ffi import structural_map
+from tvm.ir.prim import expr as prim
+from tvm.s_tir import SBlock
+from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels.tensor_expressions import kinds_in
 
 
 def on_narrow(func: PrimFunc, params: Sequence[Any], dtype: str) -> PrimFunc:
@@ -37,3 +40,29 @@ def on_narrow(func: PrimFunc, params: Sequence[Any], dtype: str) -> PrimFunc:
     body = structural_map(func.body, callbacks)
     changed = [narrow.get(param, param) for param in func.params]
     return tirx.PrimFunc(changed, body, func.ret_type, func.attrs)
+
+
+def is_product(func: PrimFunc) -> bool:
+    """Whether a loop nest sums up products of two tensors; squares are of one."""
+    blocks: list[Any] = []
+    structural_walk(func.body, (SBlock, blocks.append))
+    return any(kinds_in(func)) or any(map(_multiplies, blocks))
+
+
+def _multiplies(block: Any) -> bool:
+    kinds = [int(axis.iter_type) for axis in block.iter_vars]
+    if tirx.IterVar.CommReduce not in kinds or not isinstance(block.body, tirx.BufferStore):
+        return False
+    value = block.body.value
+    for term in (value.a, value.b) if isinstance(value, prim.Add) else ():
+        if isinstance(term, prim.Mul):
+            one, other = (_sources(factor) for factor in (term.a, term.b))
+            if one and other and not any(x.same_as(y) for x, y in zip(one, other, strict=False)):
+                return True
+    return False
+
+
+def _sources(value: Any) -> list[Any]:
+    loads: list[Any] = []
+    structural_walk(value, (TensorLoad, loads.append))
+    return [load.source for load in loads]

@@ -10,8 +10,6 @@ from hybridc.compiler.ir.rewrite import Expr, Graph, are_known, constant, operat
 
 op: Any = relax.op
 
-_TYPE = "float32"
-
 
 @dataclass(frozen=True)
 class _Centred:
@@ -27,7 +25,7 @@ def row_norm(value: Expr, graph: Graph) -> Expr | None:
     Both are over one axis.
     """
     parts = _quotient(value, graph)
-    if parts is None or not isinstance(value.ty.shape, relax.ShapeExpr) or not _is_float(value):
+    if parts is None or not isinstance(value.ty.shape, relax.ShapeExpr):
         return None
     numerator, biased = parts
     mean, epsilon = _with_epsilon(biased, graph)
@@ -41,9 +39,10 @@ def row_norm(value: Expr, graph: Graph) -> Expr | None:
     extents = shape(value)
     if shape(above.x) != extents or not are_known([extents[axis]]):
         return None
-    scale = constant(np.ones(extents[axis]), _TYPE)
+    dtype = str(value.ty.dtype)
+    scale = constant(np.ones(extents[axis]), dtype)
     if above.centred:
-        shift = constant(np.zeros(extents[axis]), _TYPE)
+        shift = constant(np.zeros(extents[axis]), dtype)
         return op.nn.layer_norm(above.x, scale, shift, [axis], epsilon)
     # TVM's kernel reads what it is given wrongly over another axis, or of vectors alone.
     rows = axis == len(extents) - 1 > 0
@@ -104,10 +103,6 @@ def _centred(expr: Expr, axis: int, graph: Graph) -> _Centred:
         if mean is not None and _axis(mean) == axis and mean.args[0].same_as(x):
             return _Centred(x, centred=True)
     return _Centred(expr, centred=False)
-
-
-def _is_float(value: Expr) -> bool:
-    return str(value.ty.dtype) == _TYPE
 
 
 def _is(number: Any, wanted: float) -> bool:

@@ -1,7 +1,7 @@
 """Combine the matrix products that project one tensor onto heads."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ from hybridc.compiler.ir.rewrite import (
 )
 
 _HEADS_RANK = 4
+# Of weights; kernels of attention read parts of all but the first on GPUs alone.
+_FLOATS = ("float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,11 @@ class CombineProjections(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph."""
+        types = _FLOATS[: 1 if context.target.gpu is None else None]
         changed = {
             variable: combined
             for variable, function in relax_functions(module)
-            if (combined := _combine(function)) is not None
+            if (combined := _combine(function, types)) is not None
         }
         return tidy(updated(module, changed)) if changed else module
 
@@ -55,10 +58,10 @@ class _Projection:
     bias: Any
 
 
-def _combine(function: Expr) -> Expr | None:
+def _combine(function: Expr, types: Collection[str]) -> Expr | None:
     graph = graph_of(function)
     groups: dict[tuple[Expr, bool], list[_Projection]] = defaultdict(list)
-    for found in _projections(function, graph):
+    for found in _projections(function, graph, types):
         groups[found.product.value.args[0], found.bias is None].append(found)
     groups = {key: group for key, group in groups.items() if len(group) > 1}
     if not groups:
@@ -82,8 +85,8 @@ def _combine(function: Expr) -> Expr | None:
     return with_blocks(function, blocks)
 
 
-def _projections(function: Expr, graph: Graph) -> Iterator[_Projection]:
-    """The products with constant weights whose result is split into heads and used by no other."""
+def _projections(function: Expr, graph: Graph, types: Collection[str]) -> Iterator[_Projection]:
+    """The products with constant weights of some types, whose result is split into heads alone."""
     readers: dict[Expr, list[Expr]] = defaultdict(list)
     for binding in bindings_of(function):
         for variable in relax.analysis.free_vars(binding.value):
@@ -91,7 +94,8 @@ def _projections(function: Expr, graph: Graph) -> Iterator[_Projection]:
     for binding in bindings_of(function):
         if operator(binding.value) == "matmul" and isinstance(binding, relax.VarBinding):
             found = _projection(binding, readers, graph)
-            if found is not None and _splits_heads(readers[found.result.var]):
+            known = found is not None and found.weight.dtype.name in types
+            if found is not None and known and _splits_heads(readers[found.result.var]):
                 yield found
 
 
@@ -100,7 +104,7 @@ def _projection(
 ) -> _Projection | None:
     """A product with constant weights, and the bias that alone reads it, where there is one."""
     weight = graph.constant(binding.value.args[1])
-    if weight is None or weight.ndim != 2 or weight.dtype != np.float32:
+    if weight is None or weight.ndim != 2 or binding.var.ty.dtype != weight.dtype.name:
         return None
     if [operator(reader.value) for reader in readers[binding.var]] != ["add"]:
         return _Projection(binding, binding, weight, None)
@@ -131,12 +135,13 @@ def _combined(group: Sequence[_Projection]) -> tuple[list[Expr], dict[Expr, Expr
     first = group[0]
     widths = [found.weight.shape[1] for found in group]
     *lead, _ = shape(first.product.var)
-    kind = relax.TensorType((*lead, sum(widths)), "float32")
-    weight = constant(np.concatenate([found.weight for found in group], 1), "float32")
+    dtype = first.weight.dtype.name
+    kind = relax.TensorType((*lead, sum(widths)), dtype)
+    weight = constant(np.concatenate([found.weight for found in group], 1), dtype)
     whole = relax.DataflowVar("projections", kind)
     bindings = [relax.VarBinding(whole, relax.op.matmul(first.product.value.args[0], weight))]
     if first.bias is not None:
-        bias = constant(np.concatenate([found.bias for found in group]), "float32")
+        bias = constant(np.concatenate([found.bias for found in group]), dtype)
         shifted = relax.DataflowVar("projections", kind)
         bindings.append(relax.VarBinding(shifted, relax.op.add(whole, bias)))
         whole = shifted

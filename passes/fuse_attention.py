@@ -18,24 +18,28 @@ from hybridc.compiler.ir.rewrite import (
     updated,
 )
 from hybridc.compiler.kernels.attention import attention
-from hybridc.compiler.kernels.attention_form import Attention, Fill, Operand
+from hybridc.compiler.kernels.attention_form import Attention, Fill
 from hybridc.compiler.kernels.attention_stages import attention_stages, fits
 from hybridc.compiler.target import Target
-from hybridc.passes import _constant_values
+from hybridc.passes import _attention_operands, _constant_values
+from hybridc.passes._attention_operands import NEEDS
+from hybridc.passes._narrow_storage import on_narrow
 
 # What is added to or put in place of scores so that exp makes zeros of them; scores beyond a
 # billion would be needed for anything else.
 _NEVER = -1e9
+_FLOATS = ("float32", *NEEDS)
 
 
 @dataclass(frozen=True)
 class FuseAttention(Pass):
     """Fuse scores, softmax and weighted values into one kernel.
 
-    Matches `softmax(q k [* scale] [+ mask]) v` of rank 4 in fp32: with transposes and scales of q
-    and k, heads of k and v repeated for groups of queries, a mask that is added or a boolean one,
-    and weights whose NaN are set to zero or not.  A constant causal mask is replaced by not
-    computing what is above its diagonal.  Neither scores nor repeated heads are written to memory.
+    Matches `softmax(q k [* scale] [+ mask]) v` of rank 4 in fp32, on GPUs also of 16 bits, whose
+    scores may be cast in between: with transposes and scales of q and k, heads of k and v repeated
+    for groups of queries, a mask that is added or a boolean one, and weights whose NaN are set to
+    zero or not.  A constant causal mask is replaced by not computing what is above its diagonal.
+    Neither scores nor repeated heads are written to memory.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -70,15 +74,19 @@ class _Fuser:
 
     def rule(self, value: Expr, graph: Graph) -> Expr | None:
         """Take the product of a softmax and values."""
-        if operator(value) != "matmul" or not _plain(value):
+        if operator(value) != "matmul" or not self._takes(value):
             return None
-        softmax, safe = _softmax(value.args[0], graph)
-        scores = None if softmax is None else _scores(softmax.args[0], graph)
-        if scores is None or not all(map(_plain, (scores.query, scores.key, value.args[1]))):
+        dtype = str(value.ty.dtype)
+        softmax, safe = _softmax(_attention_operands.behind(value.args[0], graph), graph)
+        inner = None if softmax is None else _attention_operands.behind(softmax.args[0], graph)
+        scores = None if inner is None else _scores(inner, graph)
+        if scores is None or not all(
+            _is_matrix(each, dtype) for each in (scores.query, scores.key, value.args[1])
+        ):
             return None
-        query, scale = _operand(scores.query, graph)
-        key, key_scale = _operand(scores.key, graph)
-        values, value_scale = _operand(value.args[1], graph)
+        query, scale = _attention_operands.operand(scores.query, graph)
+        key, key_scale = _attention_operands.operand(scores.key, graph)
+        values, value_scale = _attention_operands.operand(value.args[1], graph)
         if value_scale != 1.0:
             return None
         tensors = [query[0], key[0], values[0]]
@@ -89,21 +97,35 @@ class _Fuser:
             scale=scores.scale * scale * key_scale,
             mask=None,
             safe=safe,
+            dtype=dtype,
         )
         if not _consistent(form, value):
             return None
+        depth = query[1].extent(3)
+        form = replace(form, scale=_attention_operands.exact_scale(form.scale, depth, dtype))
         if self.target.gpu and not fits(form, self.target.gpu):
             return None
         form, mask = _masked(form, scores, graph)
         return self._call(form, tensors if mask is None else [*tensors, mask])
 
+    def _takes(self, value: Expr) -> bool:
+        """Whether a product is of rank 4 in a type that attention is multiplied in here."""
+        dtype, gpu = str(value.ty.dtype), self.target.gpu
+        narrow = gpu is not None and NEEDS.get(dtype) in gpu.features
+        return _is_matrix(value, dtype if narrow else "float32")
+
     def _call(self, form: Attention, arguments: list[Expr]) -> Expr:
         lanes = self.target.lanes()
         kernel = attention_stages(form) if self.target.gpu else attention(_opened(form), lanes)
+        if form.mask is not None and (mask := str(arguments[-1].ty.dtype)) in NEEDS:
+            kernel = on_narrow(kernel, [kernel.params[3]], mask)
         var = self.builder.add_func(kernel, "attention")
         batch, heads, rows, _ = (form.query.extent(axis) for axis in range(4))
         result = relax.TensorType((batch, rows, heads, form.value.extent(3)), "float32")
-        return relax.op.permute_dims(relax.call_tir(var, arguments, result), [0, 2, 1, 3])
+        made = relax.call_tir(var, arguments, result)
+        if form.dtype != "float32":
+            made = relax.op.astype(made, form.dtype)
+        return relax.op.permute_dims(made, [0, 2, 1, 3])
 
 
 def _opened(form: Attention) -> Attention:
@@ -177,7 +199,8 @@ def _scores(logits: Expr, graph: Graph) -> _Scores | None:
     for scores, mask in (value.args, reversed(value.args)):
         product = _product(scores, graph)
         if product is not None and len(shape(mask)) >= 1:
-            return replace(product, mask=mask) if _is_plain(mask, "float32") else None
+            plain = _is_plain(mask, str(mask.ty.dtype)) and str(mask.ty.dtype) in _FLOATS
+            return replace(product, mask=mask) if plain else None
     return None
 
 
@@ -196,84 +219,9 @@ def _filled(choice: Expr, graph: Graph) -> _Scores | None:
 
 def _product(expr: Expr, graph: Graph) -> _Scores | None:
     """A matrix product, and the scalar that it is scaled by."""
-    inner, scale = _scaled(expr, graph)
-    matmul = graph.call(inner, "matmul")
+    inner, scale = _attention_operands.scaled(_attention_operands.behind(expr, graph), graph)
+    matmul = graph.call(_attention_operands.behind(inner, graph), "matmul")
     return None if matmul is None else _Scores(matmul.args[0], matmul.args[1], scale)
-
-
-def _scaled(expr: Expr, graph: Graph) -> tuple[Expr, float]:
-    """What a scalar multiplies or divides, and the factor."""
-    value = graph.value(expr)
-    if operator(value) not in ("multiply", "divide"):
-        return expr, 1.0
-    left, right = (graph.constant(argument) for argument in value.args)
-    if right is not None and right.size == 1 and right.all():
-        factor = float(right.item())
-        return value.args[0], factor if operator(value) == "multiply" else 1.0 / factor
-    if left is not None and left.size == 1 and operator(value) == "multiply":
-        return value.args[1], float(left.item())
-    return expr, 1.0
-
-
-def _operand(expr: Expr, graph: Graph) -> tuple[tuple[Expr, Operand], float]:
-    """The tensor behind scales, transposes and repeated heads, how its axes lie, and the scale."""
-    source, scale, axes = expr, 1.0, [0, 1, 2, 3]
-    while True:
-        inner, factor = _scaled(source, graph)
-        scale *= factor
-        if (found := _transposed(inner, graph)) is not None:
-            source, order = found
-            axes = [order[axis] for axis in axes]
-        elif (repeated := _repeated(inner, graph)) is not None and axes[:2] == [0, 1]:
-            source = repeated
-        else:
-            break
-    if axes[1] == 2 and axes[0] == 0 and (part := _part(inner, graph)) is not None:
-        whole, heads, first = part
-        batch, rows, count, depth = shape(inner)
-        lies = Operand((batch, rows, heads, depth), tuple(axes), first, count)
-        return (whole, lies), scale
-    return (inner, Operand(shape(inner), tuple(axes))), scale
-
-
-def _part(expr: Expr, graph: Graph) -> tuple[Expr, int, int] | None:
-    """The tensor that `expr`, `[B, S, H, D]`, is some heads of; its heads, and the first meant."""
-    split = graph.call(expr, "reshape")
-    part = None if split is None else graph.call(split.args[0], "strided_slice")
-    if part is None or len(shape(expr)) != 4 or len(shape(part)) != 3:
-        return None
-    axes, begin, end, *strides = (
-        [int(value.value if hasattr(value, "value") else value) for value in operand.fields]
-        for operand in part.args[1:]
-    )
-    batch, rows, heads, depth = shape(expr)
-    width = shape(part.args[0])[2]
-    whole = shape(part) == (batch, rows, heads * depth) and axes == [2] and strides in ([], [[1]])
-    if not whole or begin[0] % depth or width % depth or end[0] != begin[0] + heads * depth:
-        return None
-    count = width // depth
-    return relax.op.reshape(part.args[0], (batch, rows, count, depth)), count, begin[0] // depth
-
-
-def _transposed(expr: Expr, graph: Graph) -> tuple[Expr, list[int]] | None:
-    """What a transpose of rank 4 reads, and the axis of it that each axis is."""
-    transpose = graph.call(expr, "permute_dims")
-    if transpose is None or len(shape(transpose)) != 4 or transpose.attrs.axes is None:
-        return None
-    return transpose.args[0], [int(axis) % 4 for axis in transpose.attrs.axes]
-
-
-def _repeated(expr: Expr, graph: Graph) -> Expr | None:
-    """The heads that `expr` holds several times each, one copy behind the other."""
-    joined = graph.call(expr, "reshape")
-    copies = None if joined is None else graph.call(joined.args[0], "broadcast_to")
-    single = None if copies is None else graph.call(copies.args[0], "expand_dims", "reshape")
-    if joined is None or copies is None or single is None or len(shape(copies)) != 5:
-        return None
-    batch, heads, count, *rest = shape(copies)
-    fits = shape(joined) == (batch, heads * count, *rest)
-    fits = fits and shape(single) == (batch, heads, 1, *rest)
-    return single.args[0] if fits and shape(single.args[0]) == (batch, heads, *rest) else None
 
 
 def _consistent(form: Attention, result: Expr) -> bool:
@@ -292,8 +240,8 @@ def _consistent(form: Attention, result: Expr) -> bool:
     )
 
 
-def _plain(expr: Expr) -> bool:
-    return _is_plain(expr, "float32") and len(expr.ty.shape.values) == 4
+def _is_matrix(expr: Expr, dtype: str) -> bool:
+    return _is_plain(expr, dtype) and len(expr.ty.shape.values) == 4
 
 
 def _is_plain(expr: Expr, dtype: str) -> bool:

@@ -21,6 +21,8 @@ from hybridc.compiler.model import Array
 from hybridc.passes import _row_norms
 
 _OF_CHANNELS = ("nn.instance_norm", "nn.group_norm")
+# Norms of 16 bits are joined on GPUs alone, where their kernels compute in float32.
+_FLOATS = ("float32", "float16", "bfloat16")
 _NORMS = (*_OF_CHANNELS, "nn.layer_norm", "nn.rms_norm")
 
 
@@ -36,7 +38,12 @@ class FuseNorms(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite until no pieces are left."""
-        return rewrite(module, _fuse)
+        types = _FLOATS[: 1 if context.target.gpu is None else None]
+
+        def rule(value: Expr, graph: Graph) -> Expr | None:
+            return _fuse(value, graph) if getattr(value.ty, "dtype", "") in types else None
+
+        return rewrite(module, rule)
 
 
 def _fuse(value: Expr, graph: Graph) -> Expr | None:
@@ -59,7 +66,7 @@ def _instance_norm(value: Expr, graph: Graph) -> Expr | None:
     """`(x - mean(x)) / sqrt(variance(x) + epsilon)` over all axes behind the channels."""
     deviation = graph.call(value.args[0], "subtract")
     root = graph.call(value.args[1], "sqrt")
-    if deviation is None or root is None or str(value.ty.dtype) != "float32":
+    if deviation is None or root is None:
         return None
     x, mean = deviation.args[0], graph.call(deviation.args[1], "mean")
     biased = graph.call(root.args[0], "add")
@@ -74,7 +81,8 @@ def _instance_norm(value: Expr, graph: Graph) -> Expr | None:
     if not are_known([channels]):
         return None
     axes = list(range(2, len(shape(x))))
-    scale, shift = (constant(make(channels), "float32") for make in (np.ones, np.zeros))
+    dtype = str(value.ty.dtype)
+    scale, shift = (constant(make(channels), dtype) for make in (np.ones, np.zeros))
     return relax.op.nn.instance_norm(x, scale, shift, 1, axes, float(epsilon.item()))
 
 
@@ -103,7 +111,8 @@ def _group_norm(value: Expr, graph: Graph) -> Expr | None:
     if any(number is None for number in numbers):
         return None
     each = shape(x)[1] // groups
-    wide = [constant(np.repeat(n, each), "float32") for n in numbers if n is not None]
+    dtype = str(value.ty.dtype)
+    wide = [constant(np.repeat(n, each), dtype) for n in numbers if n is not None]
     axes = list(range(2, len(shape(x))))
     return relax.op.nn.group_norm(x, *wide, groups, 1, axes, float(norm.attrs.epsilon))
 
@@ -136,13 +145,13 @@ def _affine(value: Expr, graph: Graph) -> Expr | None:
             continue
         else:
             changed = [numbers[0], numbers[1] + each]
-        return with_attributes(norm, [norm.args[0], *(constant(n, "float32") for n in changed)])
+        dtype = str(value.ty.dtype)
+        return with_attributes(norm, [norm.args[0], *(constant(n, dtype) for n in changed)])
     return None
 
 
 def _alike(norm: Expr, value: Expr) -> bool:
-    same = tvm_ffi.structural_equal(norm.ty, value.ty)
-    return same and str(value.ty.dtype) == "float32"
+    return bool(tvm_ffi.structural_equal(norm.ty, value.ty))
 
 
 def _channel(norm: Expr) -> int | None:

@@ -8,6 +8,7 @@ from tvm import relax
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.ir.rewrite import Expr, Graph, operator, rewrite
 from hybridc.compiler.kernels import resampling
+from hybridc.passes import _wide_arithmetic
 
 # Their result has a type of its own, whatever that of the operands.
 _FIXED = frozenset(
@@ -66,7 +67,6 @@ _OF_SUMS = frozenset(
 # These of float16 keep its bits: choosing among numbers loses nothing.
 _CHOICES = frozenset({"sort", "topk"})
 _OF_HALF_SUMS = (_OF_SUMS - _CHOICES) | {"matmul"}
-_PRODUCTS = frozenset({"matmul", "nn.conv1d", "nn.conv2d", "nn.conv3d"})
 _NAMES = _OF_BITS | _OF_HALVES | _OF_KINDS | _OF_SUMS | {"argsort", "matmul", "power"}
 
 
@@ -77,23 +77,20 @@ class WidenTypes(Pass):
     Arithmetic on booleans is done on integers, powers of integers in float64 as in ONNX Runtime,
     and rare functions of float16 in float32.  So are sums, norms, softmax and averages of bfloat16
     and float16, and products of float16: TVM would round each partial sum to 8 or 11 bits.  The
-    result keeps its type.  On a GPU, products that add up in float32 stay as they are, since its
-    rules match them.
+    result keeps its type.  On a GPU, products keep their operands of 16 bits, which tensor cores
+    multiply, and add up in float32; what is elementwise in 16 bits is computed in float32.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Put casts around the operators concerned."""
-        on_gpu = context.target.gpu is not None
-
-        def rule(value: Expr, graph: Graph) -> Expr | None:
-            return None if on_gpu and _adds_up_wide(value) else _widen(value, graph)
-
-        return rewrite(module, rule)
+        return rewrite(module, _widen if context.target.gpu is None else _widen_on_gpu)
 
 
-def _adds_up_wide(value: Expr) -> bool:
-    """Whether this is a product of 16-bit operands with sums of float32."""
-    return operator(value) in _PRODUCTS and str(getattr(value.ty, "dtype", "")) == "float32"
+def _widen_on_gpu(value: Expr, graph: Graph) -> Expr | None:
+    wide = _wide_arithmetic.in_float32(value, graph)
+    # Products that add up in float32 are what its rules match.
+    adds_up = operator(value) in _wide_arithmetic.PRODUCTS and str(value.ty.dtype) == "float32"
+    return wide if wide is not None or adds_up else _widen(value, graph)
 
 
 def _adds_up_within(value: Expr) -> bool:

@@ -110,6 +110,29 @@ def _seen_by_a_call(product: Any) -> str:
     return seen
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_products_of_16_bits_may_be_asked_for_in_float32(behind: bool) -> None:
+    """As `mixed-precision` has them, with a bias of float32; what is for GPUs runs on a CPU too."""
+    pytest.importorskip("torch")
+    draw, op = np.random.default_rng(4), backend_cases.op
+    w = draw.standard_normal((32, 16)).astype("float16")
+    b = draw.standard_normal(16).astype("float32")
+
+    def build(x: Any) -> Any:
+        made = op.matmul(x, tvm.relax.const(w), out_dtype="float32")
+        return op.nn.relu(op.add(made, tvm.relax.const(b))) if behind else made
+
+    found = backend_cases.found(backend_cases.made(build, ((24, 32), "float16")))
+    library: Any = CATALOGUE.create("cublaslt")
+    assert library.supports(found.graph, target.parse("nvidia/h200")) is None
+    _, specs = alone(found)
+    feed = random_feed(specs)
+    got = _called(_torch.TorchCall(found.graph, library.head(found.graph), 1), found, feed, None)
+    right = next(iter(feed.values())).astype("float32") @ w.astype("float32")
+    right = np.maximum(right + b, 0) if behind else right
+    np.testing.assert_allclose(got, right, rtol=2e-3, atol=2e-3)
+
+
 def _called(call: backends.Call, found: Any, feed: Any, device: Any) -> Any:
     inputs = iter(feed.values())
     arrays = [

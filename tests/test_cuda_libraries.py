@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import fake_cuda
+import numpy as np
 import pytest
 from cuda_emulator import needs_compiler
+from tvm import relax
 
-from hybridc.compiler import pipeline, plugin
+from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.configuration import plans
+from hybridc.compiler.interfaces import Context
+from hybridc.compiler.offload import backend as backends
+from hybridc.compiler.offload import match
 from hybridc.compiler.target import CUDA
 
 pytestmark = needs_compiler
@@ -108,6 +113,55 @@ def test_what_is_faster_and_right_is_chosen(
 def test_libraries_get_products_before_these_are_laid_out_for_our_kernels() -> None:
     steps = pipeline.parse(pipeline.on_device("default", CUDA))
     module: Any = plans
-    extended = module._offloading(steps, pipeline.passes())
+    extended = module._offloading(steps, pipeline.passes(), CUDA)
     order = [plugin.text(step) for step in extended]
     assert order.index("offload") < order.index("align-weights") < order.index("legalize")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_libraries_get_products_of_16_bits_as_the_model_has_them(dtype: str) -> None:
+    """With what is behind them, and in no other type."""
+    x = relax.Var("x", relax.TensorType((64, 32), dtype))
+    w, b = (relax.const(np.ones(shape), dtype) for shape in ((32, 48), (48,)))
+    builder = relax.BlockBuilder()
+    op: Any = relax.op
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            product = builder.emit(op.matmul(x, w))
+            y = builder.emit_output(op.nn.relu(op.add(product, b)))
+        builder.emit_func_output(y)
+    steps = pipeline.parse(pipeline.on_device("default", CUDA))
+    module: Any = plans
+    extended = module._offloading(steps, pipeline.passes(), CUDA)
+    place = [plugin.text(step) for step in extended].index("offload")
+    here = target.parse("nvidia/h200")
+    made = pipeline.run(extended[:place], builder.finalize(), Context(here))
+    (found,) = match.find(made)
+    assert found.graph.operators == ("matmul", "add", "nn.relu")
+    assert {each.dtype for each in (*found.graph.operands, *found.graph.steps)} == {dtype}
+    library = backends.backends().create("cublaslt")
+    assert library.supports(found.graph, here) is None
+
+
+@pytest.mark.parametrize(("name", "attention"), [("sdpa", True), ("cudnn", False)])
+def test_attention_and_convolutions_of_16_bits_are_taken(name: str, attention: bool) -> None:
+    shape = (2, 4, 32, 16) if attention else (1, 8, 8, 16)
+    operands = [relax.Var(f"x{i}", relax.TensorType(shape, "float16")) for i in range(3)]
+    builder = relax.BlockBuilder()
+    op: Any = relax.op
+    with builder.function("main", operands):
+        with builder.dataflow():
+            if attention:
+                q, k, v = operands
+                scores = op.matmul(q, op.permute_dims(k, [0, 1, 3, 2]))
+                made = op.matmul(op.nn.softmax(scores, -1), v)
+            else:
+                w = relax.const(np.ones((8, 3, 3, 16), "float16"))
+                layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+                made = op.nn.relu(op.nn.conv2d(operands[0], w, padding=1, **layouts))
+            y = builder.emit_output(builder.normalize(made))
+        builder.emit_func_output(y)
+    module = relax.transform.Normalize()(builder.finalize())
+    (found,) = match.find(module, attention)
+    library = backends.backends().create(name)
+    assert library.supports(found.graph, target.parse("nvidia/h200")) is None

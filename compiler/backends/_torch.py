@@ -15,6 +15,7 @@ from hybridc.compiler.offload.match import EPILOGUE
 from hybridc.compiler.offload.subgraph import Step, Subgraph
 
 Tensor = Any  # torch.Tensor
+_FLOATS = ("float16", "bfloat16", "float32")
 _AS_IT_IS = ("ieee", "none")  # precisions in which torch multiplies float32 as it is
 # Makes of the tensors of constants (None of inputs) what every call uses.
 Prepare = Callable[[Sequence[Tensor | None]], Any]
@@ -172,14 +173,26 @@ def matmul_head(graph: Subgraph) -> Head:
         return torch.matmul
 
     def run(values: Sequence[Tensor], matmul: Any, result: Tensor) -> Tensor:
-        if len(graph.steps) == 1:
+        if len(graph.steps) == 1 and result.dtype == values[left].dtype:
             return matmul(values[left], values[right], out=result)
         return matmul(values[left], values[right])
 
     return Head(1, prepare, run)
 
 
-def bias_row(constants: Sequence[Tensor | None], number: int | None) -> Tensor | None:
-    """The constant of a number as one row; None if there is no such constant."""
+def bias_row(
+    constants: Sequence[Tensor | None], number: int | None, graph: Subgraph
+) -> Tensor | None:
+    """The constant of a number as one row; None if there is no such constant.
+
+    It has the type of what is multiplied: torch's products of 16 bits, which are added up in
+    float32, take their bias in 16 bits and are rounded to these.
+    """
     held = None if number is None else constants[number]
-    return None if held is None else held.reshape(-1)
+    if held is None:
+        return None
+    import torch
+
+    dtype = graph.operands[graph.steps[0].operands[0]].dtype
+    floats = dtype in _FLOATS and held.is_floating_point()
+    return held.reshape(-1).to(getattr(torch, dtype) if floats else held.dtype)

@@ -35,12 +35,12 @@ def _head(graph: Subgraph) -> Head:
         import torch
 
         name = "_addmm_activation" if relu else "addmm"
-        return vars(torch)[name], _torch.bias_row(constants, behind.bias)
+        return vars(torch)[name], _torch.bias_row(constants, behind.bias, graph)
 
     def run(values: Sequence[Tensor], prepared: Any, result: Tensor) -> Tensor:
         call, row = prepared
         rows, into = values[left].reshape(-1, depth), result.view(-1, columns)
-        alone = len(graph.steps) == 2 + relu
+        alone = len(graph.steps) == 2 + relu and into.dtype == rows.dtype
         product = (
             call(row, rows, values[right], out=into) if alone else call(row, rows, values[right])
         )

@@ -33,7 +33,7 @@ def _head(conv: Convolution, graph: Subgraph) -> Head:
     def prepare(constants: Sequence[Tensor | None]) -> Any:
         import torch
 
-        return torch, _torch.bias_row(constants, behind.bias)
+        return torch, _torch.bias_row(constants, behind.bias, graph)
 
     def run(values: Sequence[Tensor], prepared: Any, result: Tensor) -> Tensor:
         torch, row = prepared

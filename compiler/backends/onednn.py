@@ -82,7 +82,7 @@ def _convolution(conv: Convolution, graph: Subgraph) -> Head:
         plain = held.permute(0, 3, 1, 2)
         packed = torch.ops.mkldnn._reorder_convolution_weight(plain, *options, size)
         call = torch.ops.mkldnn._convolution_pointwise
-        bias = _torch.bias_row(constants, behind.bias)
+        bias = _torch.bias_row(constants, behind.bias, graph)
         return call if behind.other is None else call.binary, packed, bias
 
     def run(values: Sequence[Tensor], prepared: Any, result: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def _dense(graph: Subgraph) -> Head:
         assert held is not None
         packed = torch.ops.mkldnn._reorder_linear_weight(held.t().contiguous(), rows)
         call = torch.ops.mkldnn._linear_pointwise
-        bias = _torch.bias_row(constants, behind.bias)
+        bias = _torch.bias_row(constants, behind.bias, graph)
         return call if behind.other is None else call.binary, packed, bias
 
     steps = behind.steps if behind.other is None else behind.steps - behind.relu

@@ -40,7 +40,7 @@ def _head(graph: Subgraph) -> Head:
     def prepare(constants: Sequence[Tensor | None]) -> Any:
         from hybridc.compiler.backends import _triton_matmul
 
-        return _triton_matmul.multiply, _torch.bias_row(constants, behind.bias)
+        return _triton_matmul.multiply, _torch.bias_row(constants, behind.bias, graph)
 
     def run(values: Sequence[Tensor], prepared: Any, result: Tensor) -> Tensor:
         multiply, row = prepared

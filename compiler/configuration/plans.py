@@ -23,7 +23,7 @@ from hybridc.compiler.offload.backend import Backend
 from hybridc.compiler.orchestration import lowerable, precisions
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.plugin import Catalogue
-from hybridc.compiler.target import Target
+from hybridc.compiler.target import CUDA, Target
 from hybridc.compiler.tuning.options import Tuning
 
 Verify = Literal["each", "end", "off"]
@@ -274,17 +274,23 @@ def _steps(options: Options) -> tuple[Pass, ...]:
     lowered = precisions.lowered(
         steps, options.dtype, catalogue, options.precise, device, tight=tight
     )
-    return _offloading(lowered, catalogue) if set(options.backends) - {backend.OWN} else lowered
+    if not set(options.backends) - {backend.OWN}:
+        return lowered
+    return _offloading(lowered, catalogue, device)
 
 
 # Where kernels are looked for that libraries may compute: before the first of each that is there.
 _OFFLOADED = (("offload{attention=true}", ("fuse-attention",)), ("offload", _LOWERING))
+# Of a GPU, products of 16 bits are looked for before their epilogues are computed in float32:
+# libraries for it multiply, add and store these as they are.
+_WIDENING = "widen-types"
 
 
-def _offloading(steps: Sequence[Pass], catalogue: Catalogue[Pass]) -> tuple[Pass, ...]:
+def _offloading(steps: Sequence[Pass], catalogue: Catalogue[Pass], device: str) -> tuple[Pass, ...]:
     """The steps with the pass that lets libraries compute kernels."""
     extended = list(steps)
-    for text, anchors in _OFFLOADED:
+    for text, lowering in _OFFLOADED:
+        anchors = (_WIDENING, *lowering) if device == CUDA and lowering == _LOWERING else lowering
         names = [plugin.name_of(type(step)) for step in extended]
         if found := next((anchor for anchor in anchors if anchor in names), None):
             extended.insert(names.index(found), catalogue.create(text))

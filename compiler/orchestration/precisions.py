@@ -58,10 +58,12 @@ CUDA_PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
         "fp16": (
             Insertion("mixed-precision{dtype=float16}", before="widen-types"),
             _FOLDED,
+            Insertion("narrow-residuals{dtype=float16 reduced=true}", after="fuse", needed=False),
         ),
         "bf16": (
             Insertion("mixed-precision{dtype=bfloat16}", before="widen-types"),
             _FOLDED,
+            Insertion("narrow-residuals{dtype=bfloat16 reduced=true}", after="fuse", needed=False),
         ),
         # What is left in float32 beside products of bytes would take longest.
         "int8": (
