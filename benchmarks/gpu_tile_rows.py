@@ -49,7 +49,7 @@ def _case(shape: Sequence[int], behind: str, machine: Machine) -> Case:
     """A product of 16 bits, and what is added to its sums or made of them."""
     plain = product(shape, "float16", machine)
     (rows, _), (_, columns) = (each for each, _ in plain.operands)
-    added = [((columns,), "float32")]
+    added: list[tuple[tuple[int, ...], str]] = [((columns,), "float32")]
     if behind == "residual":
         added.append(((rows, columns), "float32"))
 
