@@ -27,6 +27,8 @@ from hybridc.compiler.runtime import carriers
 _FURTHER = 2.0
 # Elements compared for one sequence of rows; a search through more would take longer than the rest.
 _MOST = 2**29
+# And at once: calls of numpy take longer than that for fewer, and more leave the cache.
+_AT_ONCE = 2**16
 # An axis is one of rows if so many of those that change in the reference's answers only move.
 _MOVED = 0.5
 
@@ -121,8 +123,8 @@ class _Sequence:
         return [
             (int(here), _nearest(places, here))
             for answer in self.answers
-            for here in self._changed(answer)
-            if (places := np.flatnonzero(self._like(answer, here, self.wanted))).size
+            for here, alike in self._alike(answer, self._changed(answer), self.wanted)
+            if (places := np.flatnonzero(alike)).size
         ]
 
     @property
@@ -133,15 +135,21 @@ class _Sequence:
 
     def is_right(self) -> bool:
         """Whether every row that is not as wanted is as right."""
-        return all(self._fits(int(row)) for row in self.changed)
+        every = (self.wanted, *self.answers, self.got)
+        found = [self._alike(self.got, self.changed, answer) for answer in every]
+        for at_row in zip(*found, strict=True):
+            (row, _), *_ = at_row
+            *others, own = (alike for _, alike in at_row)
+            if not self._fits(int(row), others, own):
+                return False
+        return True
 
-    def _fits(self, row: int) -> bool:
-        every = [self.wanted, *self.answers]
-        found = [self._like(self.got, row, answer) for answer in every]
+    def _fits(self, row: int, found: Sequence[Flags], own: Flags) -> bool:
+        """Whether a row is right, like so many rows of each answer and of its own."""
         most = max(map(np.count_nonzero, found))
         if most > 1 and any(each[row] for each in found):
             return True  # a class of an element, say, which another answer gives it too
-        if np.count_nonzero(self._like(self.got, row, self.got)) > most:
+        if np.count_nonzero(own) > most:
             return False
         places = np.flatnonzero(np.logical_or.reduce(found))
         there = _nearest(places, row)
@@ -160,12 +168,18 @@ class _Sequence:
         )
         return np.flatnonzero(~np.logical_and.reduce([*near]))
 
-    def _like(self, one: Answer, row: int, other: Answer) -> Flags:
-        """Which rows of another answer are like a row of one."""
-        found: Flags = np.ones(len(other[0]), bool)
-        for mine, theirs, limits in zip(one, other, self.limits, strict=True):
-            found[found] = _near(theirs[found], mine[row], *limits).all(1)
-        return found
+    def _alike(
+        self, one: Answer, rows: NDArray[np.intp], other: Answer
+    ) -> Iterator[tuple[np.intp, Flags]]:
+        """Rows of one answer, with which rows of another are like them."""
+        size, step = len(other[0]), max(1, _AT_ONCE // max(1, other[0].size))
+        for first in range(0, len(rows), step):
+            some = rows[first : first + step]
+            found: Flags = np.ones((len(some), size), bool)
+            for mine, theirs, limits in zip(one, other, self.limits, strict=True):
+                here, there = np.nonzero(found)
+                found[here, there] = _near(theirs[there], mine[some[here]], *limits).all(1)
+            yield from zip(some, found, strict=True)
 
 
 def _near(one: Array, other: Array, rtol: float, atol: float) -> Flags:
