@@ -88,8 +88,10 @@ def _sequences(
 
 def _changed(wanted: Answer, other: Answer, limits: Sequence[tuple[float, float]]) -> Flags:
     """Which rows of each sequence are not as wanted."""
-    alike = (_near(*both, *each).all(-1) for *both, each in zip(wanted, other, limits, strict=True))
-    return ~np.logical_and.reduce([*alike])
+    changed: Flags = np.zeros(wanted[0].shape[:2], bool)
+    for mine, theirs, (rtol, atol) in zip(wanted, other, limits, strict=True):
+        changed |= ~_near(mine, theirs, rtol, atol).all(-1)
+    return changed
 
 
 def _rows(array: Array, axis: int) -> Array:
@@ -127,7 +129,7 @@ class _Sequence:
     def moves(self) -> list[tuple[int, int]]:
         """Where each row that an answer moves was, and where it is."""
         return [
-            (int(here), _nearest(places, here))
+            (int(here), _nearest(places, int(here)))
             for answer, rows in zip(self.answers, self.theirs, strict=True)
             for here, alike in self._alike(answer, rows, self.wanted)
             if (places := np.flatnonzero(alike)).size
