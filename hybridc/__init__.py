@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 forkable.spare_driver()
 settings.provide_home()
+settings.look_less()
 
 __all__ = [
     "Artifact",

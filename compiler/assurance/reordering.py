@@ -27,11 +27,14 @@ from hybridc.compiler.runtime import carriers
 _FURTHER = 2.0
 # Elements compared for one sequence of rows; a search through more would take longer than the rest.
 _MOST = 2**29
+# And at once: calls of numpy take longer than that for fewer, and more leave the cache.
+_AT_ONCE = 2**16
 # An axis is one of rows if so many of those that change in the reference's answers only move.
 _MOVED = 0.5
 
 Answer = Sequence[Any]  # arrays, and values that are none
 Flags = NDArray[np.bool_]
+Places = NDArray[np.intp]
 
 
 def excused(index: int, wanted: Answer, got: Answer, answers: Sequence[Answer]) -> int | None:
@@ -60,26 +63,35 @@ def excused(index: int, wanted: Answer, got: Answer, answers: Sequence[Answer]) 
 
 
 def _judged(found: Sequence["_Sequence"]) -> int | None:
-    wrong = [each for each in found if each.changed.size]
-    if not wrong or any(each.effort > _MOST for each in wrong):
+    if not found or any(each.effort > _MOST for each in found):
         return None
-    moving = [each.reorders for each in wrong]
+    moving = [each.reorders for each in found]
     if not any(moving):
         return None
-    if not all(moving) or not all(each.is_right() for each in wrong):
+    if not all(moving) or not all(each.is_right() for each in found):
         return -1
-    return sum(each.changed.size for each in wrong)
+    return sum(each.changed.size for each in found)
 
 
 def _sequences(
     axis: int, wanted: Answer, got: Answer, answers: Sequence[Answer]
 ) -> Iterator["_Sequence"]:
-    """Rows along an axis, for each index of the axes before it."""
+    """Rows along an axis, for each index of the axes before it where not all are as wanted."""
     limits = [tolerance(array) for array in wanted]
     sides = [[_rows(array, axis) for array in side] for side in (wanted, got, *answers)]
-    for place in range(len(sides[0][0])):
+    changed = [_changed(sides[0], side, limits) for side in sides[1:]]
+    for place in np.flatnonzero(changed[0].any(1)):
         first, second, *others = ([array[place] for array in side] for side in sides)
-        yield _Sequence(first, second, others, limits)
+        here, *there = (np.flatnonzero(flags[place]) for flags in changed)
+        yield _Sequence(first, second, others, limits, here, there)
+
+
+def _changed(wanted: Answer, other: Answer, limits: Sequence[tuple[float, float]]) -> Flags:
+    """Which rows of each sequence are not as wanted."""
+    changed: Flags = np.zeros(wanted[0].shape[:2], bool)
+    for mine, theirs, (rtol, atol) in zip(wanted, other, limits, strict=True):
+        changed |= ~_near(mine, theirs, rtol, atol).all(-1)
+    return changed
 
 
 def _rows(array: Array, axis: int) -> Array:
@@ -95,53 +107,57 @@ def _rows(array: Array, axis: int) -> Array:
 class _Sequence:
     """Rows in their order, of several outputs at once: wanted, got, and of other answers.
 
-    `limits` are rtol and atol of each output.
+    `limits` are rtol and atol of each output; `changed` are the rows that are not as wanted, and
+    `theirs` those of each answer.
     """
 
     wanted: Answer
     got: Answer
     answers: Sequence[Answer]
     limits: Sequence[tuple[float, float]]
-
-    @cached_property
-    def changed(self) -> NDArray[np.intp]:
-        """The rows that are not as wanted."""
-        return self._changed(self.got)
+    changed: Places
+    theirs: Sequence[Places]
 
     @property
     def effort(self) -> int:
         """About as many elements have to be compared."""
         width = sum(array.shape[1] for array in self.wanted)
-        rows = self.changed.size + sum(self._changed(each).size for each in self.answers)
+        rows = self.changed.size + sum(rows.size for rows in self.theirs)
         return int(rows * len(self.wanted[0]) * width * (1 + len(self.answers)))
 
     @cached_property
     def moves(self) -> list[tuple[int, int]]:
         """Where each row that an answer moves was, and where it is."""
         return [
-            (int(here), _nearest(places, here))
-            for answer in self.answers
-            for here in self._changed(answer)
-            if (places := np.flatnonzero(self._like(answer, here, self.wanted))).size
+            (int(here), _nearest(places, int(here)))
+            for answer, rows in zip(self.answers, self.theirs, strict=True)
+            for here, alike in self._alike(answer, rows, self.wanted)
+            if (places := np.flatnonzero(alike)).size
         ]
 
     @property
     def reorders(self) -> bool:
         """Whether most of what changes in the answers only moves."""
-        changed = sum(self._changed(answer).size for answer in self.answers)
+        changed = sum(rows.size for rows in self.theirs)
         return bool(self.moves) and len(self.moves) >= _MOVED * changed
 
     def is_right(self) -> bool:
         """Whether every row that is not as wanted is as right."""
-        return all(self._fits(int(row)) for row in self.changed)
+        every = (self.wanted, *self.answers, self.got)
+        found = [self._alike(self.got, self.changed, answer) for answer in every]
+        for at_row in zip(*found, strict=True):
+            (row, _), *_ = at_row
+            *others, own = (alike for _, alike in at_row)
+            if not self._fits(int(row), others, own):
+                return False
+        return True
 
-    def _fits(self, row: int) -> bool:
-        every = [self.wanted, *self.answers]
-        found = [self._like(self.got, row, answer) for answer in every]
+    def _fits(self, row: int, found: Sequence[Flags], own: Flags) -> bool:
+        """Whether a row is right, like so many rows of each answer and of its own."""
         most = max(map(np.count_nonzero, found))
         if most > 1 and any(each[row] for each in found):
             return True  # a class of an element, say, which another answer gives it too
-        if np.count_nonzero(self._like(self.got, row, self.got)) > most:
+        if np.count_nonzero(own) > most:
             return False
         places = np.flatnonzero(np.logical_or.reduce(found))
         there = _nearest(places, row)
@@ -153,19 +169,16 @@ class _Sequence:
         ]
         return high - low <= _FURTHER * max(far, default=0)
 
-    def _changed(self, answer: Answer) -> NDArray[np.intp]:
-        near = (
-            _near(one, other, *limits).all(1)
-            for one, other, limits in zip(self.wanted, answer, self.limits, strict=True)
-        )
-        return np.flatnonzero(~np.logical_and.reduce([*near]))
-
-    def _like(self, one: Answer, row: int, other: Answer) -> Flags:
-        """Which rows of another answer are like a row of one."""
-        found: Flags = np.ones(len(other[0]), bool)
-        for mine, theirs, limits in zip(one, other, self.limits, strict=True):
-            found[found] = _near(theirs[found], mine[row], *limits).all(1)
-        return found
+    def _alike(self, one: Answer, rows: Places, other: Answer) -> Iterator[tuple[np.intp, Flags]]:
+        """Rows of one answer, with which rows of another are like them."""
+        size, step = len(other[0]), max(1, _AT_ONCE // max(1, other[0].size))
+        for first in range(0, len(rows), step):
+            some = rows[first : first + step]
+            found: Flags = np.ones((len(some), size), bool)
+            for mine, theirs, limits in zip(one, other, self.limits, strict=True):
+                here, there = np.nonzero(found)
+                found[here, there] = _near(theirs[there], mine[some[here]], *limits).all(1)
+            yield from zip(some, found, strict=True)
 
 
 def _near(one: Array, other: Array, rtol: float, atol: float) -> Flags:
