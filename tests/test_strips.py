@@ -58,6 +58,19 @@ def triangle() -> Any:
     return kernel(x, te.compute((N, 16), lambda i, j: tirx.Select(j <= i, x[i, j], zero), name="y"))
 
 
+def shifted() -> Any:
+    """Both of its axes have the size that places are computed of."""
+    x = te.placeholder((N, M), "float32", "x")
+    return kernel(x, te.compute((N, N), lambda i, j: x[i, (j + N - 1) % M], name="y"))
+
+
+def multiples() -> Any:
+    """Its rows are 16 at least, which leaves nothing to strips of one."""
+    x = te.placeholder((M, 16, N * 16), "float32", "x")
+    y = te.compute((M, N * 16, 16), lambda i, j, k: x[i, k, j] + 1.0, name="y")
+    return kernel(x, y, N)
+
+
 @pytest.mark.parametrize(
     ("make", "free"),
     [
@@ -66,6 +79,7 @@ def triangle() -> Any:
         (reversed_rows, ["n"]),
         (diagonal, []),
         (triangle, ["n"]),
+        (shifted, ["n"]),
     ],
 )
 def test_free_axes_are_those_that_nothing_ties(make: Any, free: list[str]) -> None:
@@ -95,7 +109,7 @@ def scheduled(func: Any) -> Any:
     return module["main"], context
 
 
-@pytest.mark.parametrize("make", [scaled, softmax, reversed_rows, diagonal, triangle])
+@pytest.mark.parametrize("make", [scaled, softmax, reversed_rows, diagonal, triangle, shifted])
 def test_kernels_compute_the_same_at_any_size(make: Any) -> None:
     func = make()
     device = target.parse("cpu", 2)
@@ -113,6 +127,16 @@ def test_kernels_compute_the_same_at_any_size(make: Any) -> None:
         plain(tvm.runtime.tensor(x), made[0])
         ours(tvm.runtime.tensor(x), made[1])
         np.testing.assert_allclose(made[1].numpy(), made[0].numpy(), 1e-5, 1e-6)
+
+
+def test_sizes_that_are_multiples_need_no_shorter_strips() -> None:
+    run = compile_kernel(scheduled(multiples())[0], target.parse("cpu", 2)).jit()["main"]
+    rng = np.random.default_rng(0)
+    for m, n in ((1, 1), (3, 2), (2, 33)):
+        x = rng.standard_normal((m, 16, 16 * n)).astype(np.float32)
+        y = tvm.runtime.tensor(np.zeros((m, 16 * n, 16), np.float32))
+        run(tvm.runtime.tensor(x), y, n)
+        np.testing.assert_array_equal(y.numpy(), x.swapaxes(1, 2) + np.float32(1))
 
 
 @pytest.mark.parametrize("columns", [8, 10, 24, 40])

@@ -16,6 +16,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.aot.checks import drop_checks
 from hybridc.compiler.aot.parts import take_shares
+from hybridc.compiler.building.masks import select_numbers
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.ir.rewrite import updated
 from hybridc.compiler.ir.sequences import PLAIN_PIPELINE
@@ -70,7 +71,8 @@ def _pipeline() -> tuple[Any, Any, Any]:
     lower, finalize_host, finalize_device = compilation_pipeline.PIPELINE_MAP[PLAIN_PIPELINE]()
 
     def finalize() -> Any:
-        return Sequential([drop_checks, take_shares, _keep_on_stack, finalize_host()])
+        ours = [drop_checks, take_shares, _keep_on_stack, select_numbers]
+        return Sequential([*ours, finalize_host()])
 
     return lower, finalize, finalize_device
 

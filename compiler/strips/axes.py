@@ -108,8 +108,7 @@ def free_axes(func: PrimFunc) -> tuple[Axis, ...]:
     outputs = _outputs(func, found)
     kept = [axis for axis in axes if all(axis.of(out) is not None for out in outputs)]
     kept = [axis for axis in kept if _once(axis) and _alone(axis, buffers_of(func))]
-    kept = [axis for axis in kept if not any(_counts_with(nest, axis, func) for nest in found)]
-    return tuple(sorted(kept, key=lambda axis: axis.of(outputs[0]) or 0))
+    return _together(sorted(kept, key=lambda axis: axis.of(outputs[0]) or 0), found, func)
 
 
 def _once(axis: Axis) -> bool:
@@ -134,20 +133,36 @@ def _alone(axis: Axis, buffers: Sequence[Buffer]) -> bool:
     return not any(var.same_as(each) for var in own for each in unsolved)
 
 
-def _counts_with(nest: Nest, axis: Axis, func: PrimFunc) -> bool:
-    """Whether a place or value is computed of the axis' size, which a strip does not know.
+def _together(axes: Sequence[Axis], found: Sequence[Nest], func: PrimFunc) -> tuple[Axis, ...]:
+    """The axes that one strip can be cut along; inner ones are left out first.
 
-    Unless another dimension has it too.
+    A size that places or values are computed of must stay that of a dimension, or a strip does not
+    know it.
     """
-    if not isinstance(axis.extent, tirx.Var):
+    kept = list(axes)
+    for axis in reversed(axes):
+        if _counts_with(axis.extent, found) and not _stays(axis.extent, kept, func):
+            kept.remove(axis)
+    return tuple(kept)
+
+
+def _stays(extent: Expr, cut: Sequence[Axis], func: PrimFunc) -> bool:
+    """Whether a dimension that is not cut has this size."""
+    return any(
+        size.same_as(extent) and not any(axis.of(buffer) == dimension for axis in cut)
+        for buffer in buffers_of(func)
+        for dimension, size in enumerate(buffer.shape)
+    )
+
+
+def _counts_with(extent: Expr, found: Sequence[Nest]) -> bool:
+    """Whether a place or value is computed of a size; of a sum or product, its terms are given."""
+    if not isinstance(extent, tirx.Var):
         return False
-    others = [(b, d) for b in buffers_of(func) for d in range(len(b.shape)) if d != axis.of(b)]
-    if any(b.shape[d].same_as(axis.extent) for b, d in others):
-        return False
-    stores = [part for part in (nest.node.body, nest.node.init) if part is not None]
-    parts = [part for store in stores for part in (store.value, *store.indices)]
+    stores = [part for nest in found for part in (nest.node.body, nest.node.init)]
+    parts = [part for store in stores if store for part in (store.value, *store.indices)]
     used = [var for part in parts for var in tirx.analysis.undefined_vars(part)]
-    return any(var.same_as(axis.extent) for var in used)
+    return any(var.same_as(extent) for var in used)
 
 
 def _outputs(func: PrimFunc, found: Sequence[Nest]) -> list[Buffer]:

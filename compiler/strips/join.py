@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import s_tir, tirx
+from tvm import s_tir, sym, tirx
 from tvm.ir import Range
 from tvm.ir.expr import TensorLoad, TensorRegion
 from tvm_ffi import structural_map, structural_walk
@@ -70,10 +70,20 @@ def _chosen(func: PrimFunc, strips: list[Scheduled], threads: int) -> Any:
     if not rest:
         return body
     strip = first.strip
-    fits = [
-        axis.extent >= size for axis, size in zip(strip.axes, strip.sizes, strict=True) if size > 1
-    ]
+    pairs = zip(strip.axes, strip.sizes, strict=True)
+    fits = [axis.extent >= size for axis, size in pairs if not _always(axis.extent, size)]
     return tirx.IfThenElse(tirx.all(*fits), body, _chosen(func, rest, threads)) if fits else body
+
+
+def _always(extent: Expr, size: int) -> bool:
+    """Whether an extent is never below a size: 16 strips of an open length have at least 16 places.
+
+    TVM fails on what would be left for smaller ones, which have an axis of no places.
+    """
+    analyzer = sym.Analyzer()
+    for var in tirx.analysis.undefined_vars(extent):
+        analyzer.bind(var, Range(1, 2**31))
+    return bool(size == 1 or analyzer.can_prove(extent >= size))
 
 
 def _loops(func: PrimFunc, scheduled: Scheduled, threads: int) -> Any:
