@@ -34,6 +34,9 @@ _ROOM = 0.75
 # The share of the registers that accumulators may take beside columns that are stored one by one.
 _UNHINDERED = 0.8
 _MOST_ROWS = 16
+# What tasks of some panels take where last rows and columns are not whole: 1 to 1.48 (Emerald
+# Rapids).  So little is enough to prefer rows that divide and cost the same otherwise.
+_CROSSED = 1.05
 # Cycles of a vector whose column goes to a single set of the L1 cache, measured.
 _STRIP = 8.0
 
@@ -158,9 +161,12 @@ def kernel_cycles(
         # The last tile may have few rows, but some thread has none but full tiles.
         compute = width * chunk * tile_cycles(problem, rows, vectors, target)
     compute += width * chunk * _strips(problem, tile, chunk, target)
-    if problem.height == 1 and problem.rows % rows and 1 < chunk < units:
+    ragged = problem.height == 1 and problem.rows % rows != 0
+    if ragged and 1 < chunk < units:
         # A ragged last tile is a loop of its own only where a task has one tile, or all.
         compute += width * tile_cycles(problem, rows, vectors, target) / 2
+    if ragged and vectors > 1 and width < panels and problem.columns % problem.lanes:
+        compute *= _CROSSED
     # Activations come from another core's cache, and again for each panel if they do not stay.
     own = problem.image_bytes * chunk / units
     activations = own + problem.halo_bytes
@@ -221,17 +227,19 @@ def _hinders(
 
     Ordered multiply-adds (`shared_taps`) are written out, and would ask each for its row: a 1-D
     convolution of 40 pixels in tiles of 14 took four minutes to compile.
-    Where tasks are of one tile each, ragged rows share its loop: 100x300x200 takes 167 us in tiles
-    of 13 x 2 so, and 71 in those of 10 x 2.  Columns of a convolution's only panel that are stored
-    one by one take registers: 20 to 45 channels, 3x3 at 54x54, 432 us in tiles of 9 x 3, and 284 in
-    those of 6 x 3 (Emerald Rapids).
+    In tasks neither of all rows nor of all panels, ragged rows share the loop over the depth of
+    all: 100x300x200 takes 167 us in tiles of 13 x 2, and 71 in those of 10 x 2; 250x300x256 492 in
+    tiles of 14 x 2, and 224 in tasks of all panels.  Columns of a convolution's only panel that are
+    stored one by one take registers: 20 to 45 channels, 3x3 at 54x54, 432 us in tiles of 9 x 3, and
+    284 in those of 6 x 3 (Emerald Rapids).
     """
     (rows, vectors), (chunk, width) = tile, task
     ragged = problem.height == 1 and problem.rows % rows != 0
     if ragged and problem.ordered:
         return True
-    if vectors == 1 or problem.columns % problem.stored(vectors, width) == 0:
-        return False
+    shared = ragged and chunk < problem.units(rows) and width < problem.panels(vectors)
+    if vectors == 1 or shared or problem.columns % problem.stored(vectors, width) == 0:
+        return shared and vectors > 1
     if problem.height == 1:
         return chunk == 1 and ragged
     used = rows * vectors + vectors + 1
