@@ -15,6 +15,7 @@ from hybridc.compiler.assurance import not_numbers, samples
 from hybridc.compiler.assurance.calibration import Data
 from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.assurance.contract import VALIDATE, Contract
+from hybridc.compiler.assurance.reduced import reduced
 from hybridc.compiler.assurance.samples import Samples
 from hybridc.compiler.building.unscheduled import Unscheduled
 from hybridc.compiler.configuration import plans, presets
@@ -130,7 +131,8 @@ def compile_source(
                     without=without,
                 )
 
-        found = ways_in.by_any(load, lambda model: _compile(model, plan, make, clock))
+        rounded = reduced(options.dtype) is not None
+        found = ways_in.by_any(load, lambda model: _compile(model, plan, make, clock), rounded)
         return found.watched(seen.monitored()).sized(options.contract)
 
 

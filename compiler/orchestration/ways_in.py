@@ -13,11 +13,14 @@ from hybridc.compiler.model import Model
 Found = TypeVar("Found")
 
 
-def by_any(load: Callable[[tuple[str, ...]], Model], finish: Callable[[Model], Found]) -> Found:
+def by_any(
+    load: Callable[[tuple[str, ...]], Model], finish: Callable[[Model], Found], rounded: bool
+) -> Found:
     """What `finish` makes of a model that `load` gives without the roads that it is told to leave.
 
     The model's notes tell which roads failed by then.  Raises what the first of them raised, with
-    what became of the others; at once for a model that comes in by no other road.
+    what became of the others; at once for a model that comes in by no other road, and for a wrong
+    answer if it is `rounded`: by any road it would be too coarse.
     """
     failed: dict[str, HybridcError] = {}
     while True:
@@ -29,7 +32,7 @@ def by_any(load: Callable[[tuple[str, ...]], Model], finish: Callable[[Model], F
         try:
             return finish(replace(model, notes=(*told, *model.notes)))
         except (ModelError, PassError, WrongAnswerError) as error:
-            if not model.road:
+            if not model.road or (rounded and isinstance(error, WrongAnswerError)):
                 raise
             failed[model.road] = error
 
