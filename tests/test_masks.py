@@ -36,7 +36,7 @@ def masks(columns: int) -> onnx.ModelProto:
     constants = [
         numpy_helper.from_array(np.array([-1]), "last"),
         *(
-            numpy_helper.from_array(np.float32(0.1 * i), name.lower())
+            numpy_helper.from_array(np.array(0.1 * i, np.float32), name.lower())
             for i, name in enumerate(READERS)
         ),
     ]

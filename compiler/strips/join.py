@@ -81,8 +81,10 @@ def _always(extent: Expr, size: int) -> bool:
     TVM fails on what would be left for smaller ones, which have an axis of no places.
     """
     analyzer = sym.Analyzer()
+    one, most = (tirx.const(number, "int64") for number in (1, 2**31))
+    span = Range.from_min_extent(one, most)
     for var in tirx.analysis.undefined_vars(extent):
-        analyzer.bind(var, Range(1, 2**31))
+        analyzer.bind(var, span)
     return bool(size == 1 or analyzer.can_prove(extent >= size))
 
 
