@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pytest
 from drawn import drawn
 from drawn_models import agree, model, noise
 from hypothesis import assume
@@ -76,3 +77,22 @@ def test_bytes_stay_bytes() -> None:
     session = onnxruntime.InferenceSession(whole.SerializeToString())
     np.testing.assert_array_equal(got, session.run(None, feed)[0])
     assert "int8" in {kernel.precision for kernel in outcome.report.kernels}
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "dilation", "pads", "groups"),
+    [((5, 5, 5), 1, 1, (2, 2), 1), ((4, 2, 3), 2, 1, (2, 3), 2), ((3, 1, 2), 1, 2, (3, 2), 1)],
+)
+def test_slices_that_see_the_same_taps_are_convolved_apart(
+    window: tuple[int, ...], stride: int, dilation: int, pads: tuple[int, int], groups: int
+) -> None:
+    attributes: dict[str, Any] = dict(
+        strides=(stride, 1, 1),
+        dilations=(dilation, 1, 1),
+        pads=(pads[0], 1, 0, pads[1], 0, 1),
+        group=groups,
+    )
+    feed = {"x": noise((2, 4, 5, 13, 12))}
+    nodes = [node("Conv", "x w b", "c", **attributes), node("Relu", "c", "y")]
+    weights = {"w": noise((6, 4 // groups, *window)), "b": noise((6,))}
+    agree(model(nodes, feed, weights), feed, "cpu", None)
