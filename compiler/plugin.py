@@ -86,7 +86,7 @@ class Catalogue(Generic[P]):
             case Path() as path:
                 return self._only_class(_import_file(path), name)
             case _:
-                kind = self.base.__name__.lower()
+                kind = name_of(self.base).replace("-", " ")
                 raise PluginError(f"no {kind} is named {name!r}; {hint(name, self.names())}")
 
     def all(self) -> Iterator[tuple[str, type[P]]]:
