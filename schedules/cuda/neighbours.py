@@ -11,7 +11,7 @@ from tvm_ffi import structural_equal, structural_map, structural_walk
 
 from hybridc.schedules.cuda import thread_vectors, tir
 from hybridc.schedules.cuda.product_kernel import Axes, Product, substituted
-from hybridc.schedules.loops import access
+from hybridc.schedules.loops import access, analysis
 
 COUNT = 4  # sums of 16 bytes, which one access brings from shared memory
 Expr = Any
@@ -28,17 +28,12 @@ class Read:
     @property
     def registers(self) -> int:
         """Registers of the array."""
-        return COUNT * bits_of(self.source) // 32
+        return COUNT * analysis.bits(str(self.source.dtype)) // 32
 
     def is_of(self, source: Any, indices: list[Expr]) -> bool:
         """Whether it reads the same."""
         same = (structural_equal(*pair) for pair in zip(indices, self.indices, strict=True))
         return source.same_as(self.source) and all(same)
-
-
-def bits_of(source: Any) -> int:
-    """Bits of an element of a tensor."""
-    return int("".join(c for c in str(source.dtype) if c.isdigit()))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tvm.ir.prim import expr as prim
 from hybridc.schedules.cuda import packed_weights, tir
 from hybridc.schedules.cuda.packed_weights import Weights
 from hybridc.schedules.cuda.product_kernel import Axes, Operand, Product, substituted
-from hybridc.schedules.loops import access
+from hybridc.schedules.loops import access, analysis
 
 ROW_BYTES = 128
 CHUNK_BYTES = 16
@@ -115,7 +115,7 @@ def source(operand: Operand, product: Product, by_depth: Sequence[int] = (2,)) -
 
 def size_of(operand: Operand) -> int:
     """Bytes of an element."""
-    return int("".join(c for c in operand.dtype if c.isdigit())) // 8
+    return analysis.bits(operand.dtype) // 8
 
 
 def plain(value: Expr) -> tuple[Any, Expr | None]:

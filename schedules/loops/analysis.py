@@ -97,7 +97,7 @@ class Block:
         types += [str(w.dtype) for w in self.writes]
         if isinstance(self.body, tirx.BufferStore):  # collapsed blocks name no regions
             types.append(str(self.body.buffer.dtype))
-        return max(types, key=_bits)
+        return max(types, key=bits)
 
     def stride(self, load: Any, var: Var) -> int | None:
         """How far apart in `load`'s buffer two neighbouring values of `var` read; None: varies."""
@@ -235,10 +235,11 @@ def _bytes(param: Any) -> int:
     shape = getattr(param, "shape", ())
     if not all(isinstance(extent, prim.IntImm) for extent in shape):
         return 0
-    return prod(int(extent) for extent in shape) * _bits(str(param.dtype)) // 8
+    return prod(int(extent) for extent in shape) * bits(str(param.dtype)) // 8
 
 
-def _bits(dtype: str) -> int:
+def bits(dtype: str) -> int:
+    """Bits of an element of a type; 8 of a truth value."""
     return int("".join(c for c in dtype if c.isdigit()) or 8)
 
 
