@@ -182,11 +182,10 @@ class _Narrower:
         if not written and not any(used in held for used in relax.analysis.free_vars(value)):
             return binding
         func, fields = self.module[value.args[0]], value.args[1].fields
+        func = _summed_apart(func) if written else func
         narrow = [func.params[i] for i, field in enumerate(fields) if field in held]
         ty = value.ty
         if written:
-            func = _summed_apart(func)
-            narrow = [func.params[i] for i, field in enumerate(fields) if field in held]
             narrow.append(func.params[-1])
             ty = relax.TensorType(ty.shape, self.dtype)
             held[var] = relax.DataflowVar(f"{var.name}_{self.dtype}", ty)
