@@ -91,6 +91,9 @@ def guarded(name: str) -> Generator[None]:
         raise LogError(f"tuning log {name}: {_said(error.orig)}; {_LEFT}") from error
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise LogError(f"tuning log {name}: {_said(error)}; {_LEFT}") from error
+    except UnicodeDecodeError as error:  # what SQLite says of a damaged schema quotes its bytes
+        said = error.object.decode(errors="replace")
+        raise LogError(f"tuning log {name}: {first_line(said)}; {_LEFT}") from error
 
 
 def _said(error: BaseException | None) -> str:
