@@ -141,9 +141,8 @@ def _present(f: Formulas, call: _Call, index: int, new: str) -> str:
     behind = f("Sub", places, f.expanded(call.begins, 1))
     known = f.expanded(f("Less", behind, _whole(f, 0)), 1, 3)
     fresh = f.expanded(f("Less", behind, call.length), 1, 3)
-    if not _shares(f):
-        last = f("Min", places, f("Sub", held, _whole(f, 1)))
-        past = f("Gather", past, last, axis=2)
+    if not _shares(f):  # as long as all; what is behind counts nowhere
+        past = f("Concat", past, new, axis=2)
     zero = f.constant(np.zeros((), np.float32))
     return f("Where", known, past, f("Where", fresh, _placed(f, call, new, behind), zero))
 
