@@ -50,7 +50,8 @@ class BlockWeights(Pass):
         packer = _Packer(context.target, relax.BlockBuilder(module))
         rewritten = rewrite(module, packer.rule)
         if rewritten is module:
-            return module
+            return rewrite(module, _unmarked)
+        rewritten = rewrite(rewritten, _unmarked)
         context.lowered |= packer.taken
         counted = _constant_products.counted(packer.taken)
         context.notes.append(f"weights of {counted} as the model holds them, in blocks")
@@ -126,6 +127,11 @@ class _Packer:
         else:
             made = weight_only.dense(data, integers, factors[0], columns, blocks.bits, zeros=zeros)
         return made, [integers, *factors]
+
+
+def _unmarked(value: Expr, _: Graph) -> Expr | None:
+    """Activations that no kernel rounds, as they are: passes to come know no mark."""
+    return value.args[0] if operator(value) == roundable.OPERATOR else None
 
 
 def _is_plain(x: Expr) -> bool:

@@ -10,8 +10,12 @@ from test_microsoft_decoders import one, packed
 from tvm import tirx
 
 import hybridc
-from hybridc.compiler import strips, target
+from hybridc.compiler import pipeline, strips, target
 from hybridc.compiler.building.build import compile_kernel
+from hybridc.compiler.frontend import load
+from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir import roundable
+from hybridc.compiler.ir.rewrite import calls
 from hybridc.compiler.kernels import bfloat16_lowering, grouped_bytes
 from hybridc.compiler.quantization.group_quantization import in_panels
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
@@ -111,3 +115,16 @@ def test_nothing_is_rounded_without_products_of_bytes(options: Any) -> None:
     made = hybridc.compile(model, verify="off", **options)
     (got,) = hybridc.InferenceSession(made).run(None, fed)
     np.testing.assert_allclose(got, exact, rtol=1e-3, atol=1e-3)
+
+
+def test_what_no_kernel_rounds_is_not_marked() -> None:
+    """Zero points that are no integers leave the product to others."""
+    names = ["x", "b", "s", "z"]
+    integers = np.random.default_rng(0).integers(0, 16, (24, 2, 32))
+    constants = {"b": packed(integers, 4), "s": np.ones((24, 2), np.float32)}
+    constants["z"] = np.full((24, 2), 7.5, np.float32)
+    options = {"bits": 4, "block_size": 32, "K": 64, "N": 24, "accuracy_level": 4}
+    model = load(one("MatMulNBits", names, {"x": noise(3, 64)}, constants, "y", **options))
+    assert calls(model.module, roundable.OPERATOR)
+    made = pipeline.run(pipeline.parse("block-weights"), model.module, Context(HOST))
+    assert not calls(made, roundable.OPERATOR)

@@ -17,7 +17,7 @@ _ATTENTION: Mapping[str, tuple[int, int]] = {
     "GroupQueryAttention": (3, 4),
     "MultiHeadAttention": (6, 7),
 }
-_TOKENS = 2
+_TOKENS, _RANK = 2, 4
 _SAME = frozenset({"Cast", "Identity"})
 
 
@@ -32,16 +32,20 @@ def with_empty_pasts(shapes: Mapping[str, Shape], graph: Proto) -> dict[str, Sha
 
 
 def _pasts(shapes: Mapping[str, Shape], graph: Proto) -> Iterator[Dim]:
-    """Open axes of inputs, along which attention or a Concat puts others behind."""
+    """Open axes of inputs, along which attention or a Concat puts others behind.
+
+    Those of the form of keys and values, `[batch, heads, tokens, width]`.
+    """
     origins = {name: name for name in shapes}
     for node in graph.node:
         if node.op_type in _SAME and node.input[0] in origins:
             origins[node.output[0]] = origins[node.input[0]]
         for name, axis in _first_operands(node):
             shape = shapes.get(origins.get(name, ""), ())
-            size = shape[axis] if -len(shape) <= axis < len(shape) else 1
-            if isinstance(size, Dim):
-                yield size
+            if len(shape) == _RANK and axis in (_TOKENS, _TOKENS - _RANK):
+                size = shape[_TOKENS]
+                if isinstance(size, Dim):
+                    yield size
 
 
 def _first_operands(node: Proto) -> Iterator[tuple[str, int]]:
