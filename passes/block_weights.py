@@ -106,8 +106,10 @@ class _Packer:
         columns, bits = blocks.integers.shape[1], blocks.bits
         width = weight_only.panel_width(1, columns, self.target)
         integers = grouped_bytes.packed(_extended(blocks), bits, width)
-        held = [integers, *_factors(blocks, width)]
-        return grouped_bytes.dense(opened(shape(x)), *held[:2], columns, bits, *held[2:]), held
+        scales, *zeros = _factors(blocks, width)
+        point = zeros[0] if zeros else None
+        kernel = grouped_bytes.dense(opened(shape(x)), integers, scales, columns, bits, point)
+        return kernel, [integers, scales, *zeros]
 
     def _of_floats(self, x: Expr, blocks: _Blocks) -> tuple[PrimFunc, list[Array]]:
         """The kernel of float32 for rows of an open number, or of a fixed one."""

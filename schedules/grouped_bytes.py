@@ -18,6 +18,8 @@ from hybridc.schedules.products.tiled import Tiled
 _JOINED = 3
 # Of a vector of words: what takes them apart into bytes.
 _APART = 3
+# Sums that products of bytes keep busy: two start a cycle, and take five.
+_IN_FLIGHT = 10
 # Bytes of an activation.
 _BYTE = 1
 _PAD = "pad"
@@ -144,7 +146,3 @@ def _cycles(match: Bytes, rows: int, vectors: int) -> float:
     products = steps * match.instruction.group // 4
     waiting = max(1.0, _IN_FLIGHT / (rows * vectors))
     return products * waiting + _JOINED + steps * _APART / rows
-
-
-# Sums that products of bytes keep busy: two start a cycle, and take five.
-_IN_FLIGHT = 10

@@ -36,7 +36,7 @@ def rounded(x: Any, size: int) -> Any:
 
 
 def scheduled(func: Any, cpu: Target) -> Any:
-    match = RULE.match(func, cpu)
+    match: Any = RULE.match(func, cpu)
     return RULE.schedule(match, RULE.default(match, cpu)).mod["main"]
 
 
