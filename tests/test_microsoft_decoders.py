@@ -172,14 +172,6 @@ def test_what_is_not_written_out_is_refused(options: Arrays) -> None:
         load(model)
 
 
-@pytest.mark.parametrize("operator", ["NhwcConv", "NhwcFusedConv"])
-def test_what_nobody_computes_on_a_cpu_is_refused(operator: str) -> None:
-    """ONNX Runtime has no kernel that would tell how filters lie."""
-    model = one(operator, ["x", "w"], {"x": noise(1, 5, 5, 2)}, {"w": noise(4, 2, 3, 3)}, "y")
-    with pytest.raises(ModelError, match=f"^operator '{operator}' .* is not supported"):
-        load(model)
-
-
 def packed(integers: Array, bits: int) -> Array:
     """Bytes of integers along the last axis, the first in the lowest bits."""
     share = 8 // bits
