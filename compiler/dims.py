@@ -139,8 +139,8 @@ def sum_of(text: str) -> Dim | None:
 
 def checked(dim: Dim) -> Dim:
     """The dim, its bounds multiples of its step.  Raises InputError if they are not valid."""
-    if dim.low < 1 or dim.step < 1:
-        raise InputError(f"{dim.describe()}: an open size is at least 1, and so is what follows %")
+    if dim.low < 0 or dim.step < 1:
+        raise InputError(f"{dim.describe()}: what follows % is at least 1")
     if dim.high is not None and not dim.low <= dim.high <= _MOST:
         raise InputError(f"{dim.describe()}: the upper bound is below the lower, or beyond 2^31")
     high = None if dim.high is None else dim.high // dim.step * dim.step

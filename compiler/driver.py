@@ -11,7 +11,7 @@ from typing import Any
 
 from hybridc.compiler import dims, frontend, pipeline, plugin
 from hybridc.compiler.artifacts.artifact import Artifact
-from hybridc.compiler.assurance import not_numbers, samples
+from hybridc.compiler.assurance import not_numbers, runnable, samples
 from hybridc.compiler.assurance.calibration import Data
 from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.assurance.contract import VALIDATE, Contract
@@ -202,7 +202,7 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     data = samples.samples(model, plan)
     wanted: list[list[Array]] = []
     if compared:
-        data, wanted = _with_answers(data, model, clock)
+        model, data, wanted = _with_answers(data, model, plan, clock)
     trial = Trial(_noting_nans(model, wanted, data, options), data.feeds, wanted, data)
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
@@ -222,11 +222,11 @@ def _check_room(model: Model) -> None:
     room.check(size, f"to compute {shape}, the reference takes")
 
 
-def _with_answers(data: Samples, model: Model, clock: Clock) -> tuple[Samples, list[list[Array]]]:
+def _with_answers(data: Samples, model: Model, plan: Plan, clock: Clock) -> runnable.Answered:
     """The samples with the reference's answers, with which those of every stage are compared."""
     try:
         with clock.stage("reference"):
-            return data.answered(model.reference, clock.time_budget.check)
+            return runnable.answered(model, plan, data, clock.time_budget.check)
     except OutOfTimeError as error:
         raise error.too_short() from None
     finally:

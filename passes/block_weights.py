@@ -10,7 +10,8 @@ import ml_dtypes
 import numpy as np
 from tvm import relax, tirx
 
-from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.ir import roundable
 from hybridc.compiler.ir.rewrite import (
     Expr,
     Graph,
@@ -22,7 +23,7 @@ from hybridc.compiler.ir.rewrite import (
     shape,
     updated,
 )
-from hybridc.compiler.kernels import grouped_weights, weight_only
+from hybridc.compiler.kernels import grouped_bytes, grouped_weights, weight_only
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.target import Target
@@ -39,6 +40,9 @@ class BlockWeights(Pass):
     A product of float32 with a constant matrix of integers, each block of whose inputs has a scale
     and perhaps a zero point, becomes a kernel that reads the integers.  Scales stay as they
     are.  Everything else, such as blocks along the outputs, is left to `fold-constants`.
+
+    Where the model allows it, and the target multiplies bytes, activations are rounded to 8 bits,
+    each row of each block by its largest.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -46,10 +50,14 @@ class BlockWeights(Pass):
         packer = _Packer(context.target, relax.BlockBuilder(module))
         rewritten = rewrite(module, packer.rule)
         if rewritten is module:
-            return module
+            return rewrite(module, _unmarked)
+        rewritten = rewrite(rewritten, _unmarked)
         context.lowered |= packer.taken
         counted = _constant_products.counted(packer.taken)
         context.notes.append(f"weights of {counted} as the model holds them, in blocks")
+        if packer.rounded:
+            told = f"activations of {packer.rounded} products rounded to 8 bits"
+            context.notes.append(f"{told}, as the model allows")
         functions = packer.builder.get().functions_items()
         kernels = {var: func for var, func in functions if isinstance(func, tirx.PrimFunc)}
         return updated(rewritten, kernels)
@@ -71,6 +79,7 @@ class _Packer:
     target: Target
     builder: Any
     taken: Counter[str] = field(default_factory=Counter[str])
+    rounded: int = 0
 
     def rule(self, value: Expr, graph: Graph) -> Expr | None:
         """A product with weights in blocks as a kernel that unpacks them."""
@@ -79,22 +88,52 @@ class _Packer:
         blocks = _blocks_of(value.args[1], graph)
         if blocks is None:
             return None
-        x = value.args[0]
+        marked = graph.call(value.args[0], roundable.OPERATOR)
+        x = value.args[0] if marked is None else marked.args[0]
+        self.taken["matmul"] += 1
+        may_round = marked is not None
+        if may_round and grouped_bytes.fits(blocks.size, blocks.bits, self.target):
+            self.rounded += 1
+            kernel, operands = self._of_bytes(x, blocks)
+        else:
+            kernel, operands = self._of_floats(x, blocks)
+        var = self.builder.add_func(kernel, "block_weights_dense")
+        given = [constant(array, array.dtype.name) for array in operands]
+        return relax.call_tir(var, [x, *given], value.ty)
+
+    def _of_bytes(self, x: Expr, blocks: _Blocks) -> tuple[PrimFunc, list[Array]]:
+        """The kernel that rounds activations, and what it multiplies by."""
+        columns, bits = blocks.integers.shape[1], blocks.bits
+        width = weight_only.panel_width(1, columns, self.target)
+        integers = grouped_bytes.packed(_extended(blocks), bits, width)
+        scales, *zeros = _factors(blocks, width)
+        point = zeros[0] if zeros else None
+        kernel = grouped_bytes.dense(opened(shape(x)), integers, scales, columns, bits, point)
+        return kernel, [integers, scales, *zeros]
+
+    def _of_floats(self, x: Expr, blocks: _Blocks) -> tuple[PrimFunc, list[Array]]:
+        """The kernel of float32 for rows of an open number, or of a fixed one."""
         data, columns = opened(shape(x)), blocks.integers.shape[1]
         few = is_open(x) or grouped_weights.fits(prod(data[:-1]))
         rows = 1 if is_open(x) else prod(data[:-1])
         width = weight_only.panel_width(rows, columns, self.target)
-        integers, *others = _packed(blocks, width)
-        zeros = others[1] if len(others) > 1 else None
+        whole = group_quantization.Grouped(
+            _extended(blocks), blocks.scales, blocks.size, len(blocks.integers), blocks.bits
+        )
+        integers, _ = group_quantization.packed(whole, width)
+        factors = _factors(blocks, width)
+        zeros = factors[1] if len(factors) > 1 else None
         if few:
             integers = grouped_weights.stored(integers, blocks.bits)
-            kernel = grouped_weights.dense(data, integers, others[0], columns, blocks.bits, zeros)
+            made = grouped_weights.dense(data, integers, factors[0], columns, blocks.bits, zeros)
         else:
-            kernel = weight_only.dense(data, integers, others[0], columns, blocks.bits, zeros=zeros)
-        self.taken["matmul"] += 1
-        var = self.builder.add_func(kernel, "block_weights_dense")
-        operands = [constant(array, array.dtype.name) for array in (integers, *others)]
-        return relax.call_tir(var, [x, *operands], value.ty)
+            made = weight_only.dense(data, integers, factors[0], columns, blocks.bits, zeros=zeros)
+        return made, [integers, *factors]
+
+
+def _unmarked(value: Expr, _: Graph) -> Expr | None:
+    """Activations that no kernel rounds, as they are: passes to come know no mark."""
+    return value.args[0] if operator(value) == roundable.OPERATOR else None
 
 
 def _is_plain(x: Expr) -> bool:
@@ -103,22 +142,23 @@ def _is_plain(x: Expr) -> bool:
     return known and str(x.ty.dtype) == _FLOAT
 
 
-def _packed(blocks: _Blocks, width: int) -> list[Array]:
-    """The operands of kernels: integers and scales, and zeros where there are some."""
+def _extended(blocks: _Blocks) -> Array:
+    """The integers, with zeros behind the last where it leaves a block incomplete."""
     count, columns = blocks.scales.shape
     integers = np.zeros((count * blocks.size, columns), np.int8)
     integers[: len(blocks.integers)] = blocks.integers
-    whole = group_quantization.Grouped(
-        integers, blocks.scales, blocks.size, len(blocks.integers), blocks.bits
-    )
-    made, _ = group_quantization.packed(whole, width)
+    return integers
+
+
+def _factors(blocks: _Blocks, width: int) -> list[Array]:
+    """Scales in panels, and zeros where there are some."""
     scales = blocks.scales.astype(ml_dtypes.bfloat16)
     if (scales.astype(np.float32) != blocks.scales).any():
         scales = blocks.scales
-    operands = [made, group_quantization.in_panels(scales, width)]
+    made = [group_quantization.in_panels(scales, width)]
     if blocks.zeros is not None:
-        operands.append(group_quantization.in_panels(blocks.zeros, width))
-    return operands
+        made.append(group_quantization.in_panels(blocks.zeros, width))
+    return made
 
 
 def _blocks_of(weight: Expr, graph: Graph) -> _Blocks | None:

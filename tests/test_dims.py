@@ -41,7 +41,7 @@ def test_shapes_are_read(text: str, shape: dims.Shape) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "0..3", "9..3", "1..2@3", "a-b", "3..4..5", "1..9999999999", "@", "%0", "1..3%4"),
+        *("", "9..3", "1..2@3", "a-b", "3..4..5", "1..9999999999", "@", "%0", "1..3%4"),
         *("?%4@6", "2147483648", "3x9999999999", "n+9999999999", "9" * 5000, "1..3%" + "9" * 5000),
     ],
 )
@@ -136,7 +136,7 @@ def test_specs_keep_their_bounds_as_data() -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [-1, 1.5, "n", {"size": "n", "low": 0, "high": None, "at": None}, {}]
+    "size", [-1, 1.5, "n", {"size": "n", "low": -1, "high": None, "at": None}, {}]
 )
 def test_a_damaged_size_is_an_error(size: object) -> None:
     with pytest.raises(ArtifactError):

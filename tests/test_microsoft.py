@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_models import FLOAT, build, check, node, noise
 
+from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontend import load
 
 MICROSOFT = "com.microsoft"
@@ -238,3 +239,14 @@ def test_what_is_not_written_out_is_left_to_onnx_runtime() -> None:
     loaded = load(model, fallback=True)
     assert len(loaded.regions) == 1
     assert np.isfinite(loaded.reference(fed)[0]).all()
+
+
+@pytest.mark.parametrize("operator", ["NhwcConv", "NhwcFusedConv"])
+def test_what_nobody_computes_on_a_cpu_is_refused(operator: str) -> None:
+    """ONNX Runtime has no kernel that would tell how filters lie."""
+    made = helper.make_node(operator, ["x", "w"], ["y"], domain="com.microsoft")
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    given, filters = [("x", FLOAT, [1, 5, 5, 2])], {"w": noise(4, 2, 3, 3)}
+    model = build([made], given, [("y", FLOAT, None)], filters, opset_imports=opsets)
+    with pytest.raises(ModelError, match=f"^operator '{operator}' .* is not supported"):
+        load(model)

@@ -209,7 +209,7 @@ def test_weights_of_few_bits_and_open_images(dtype: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("past", [1, 2, 17, 48])
+@pytest.mark.parametrize("past", [0, 1, 2, 17, 48])
 @pytest.mark.parametrize(("batch", "new"), [(1, 1), (2, 5), (1, 16)])
 def test_a_decoder_with_any_past(batch: int, new: int, past: int) -> None:
     check("decoder", {"batch": batch, "new": new, "past": past})

@@ -46,10 +46,25 @@ class References:
             def affordable(sizes: dims.Sizes) -> bool:
                 return sum(prod(s.at(sizes).fixed) for s in model.inputs) <= _MOST_ELEMENTS
 
-            self.found += [_drawn(model, seed, sizes) for sizes in trial_sizes.trials(found)]
+            self.found += [_near(model, seed, sizes) for sizes in trial_sizes.trials(found)]
             for ladder in trial_sizes.large(found, affordable):
                 self.found += _first_that_runs(model, seed, ladder)
         return self.found
+
+
+def _near(model: Model, seed: int, sizes: dims.Sizes) -> Sized:
+    """At sizes; where the reference does not run, at some with one as it is measured.
+
+    Raises InputError where it runs at none of these.
+    """
+    try:
+        return _drawn(model, seed, sizes)
+    except InputError:
+        measured = dims.nominal(open_dims(model.inputs))
+        others = [{**sizes, name: size} for name, size in measured.items() if sizes[name] != size]
+        if found := _first_that_runs(model, seed, others):
+            return found[0]
+        raise
 
 
 def _first_that_runs(model: Model, seed: int, ladder: Sequence[dims.Sizes]) -> list[Sized]:

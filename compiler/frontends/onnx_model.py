@@ -11,6 +11,7 @@ from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import (
     ceil_pooling,
+    empty_pasts,
     functions,
     open_axes,
     quantized,
@@ -117,7 +118,23 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
 def _imported_open(
     static: StaticGraph, file: OnnxFile, bound: Mapping[str, Shape]
 ) -> "tuple[Mapping[str, Shape], Sizes, IRModule]":
-    """Import; a size that turns out to be the sum of others is that from the start."""
+    """Import; a size that turns out to be the sum of others is that from the start.
+
+    Earlier tokens may be none, unless the model can be imported only with some.
+    """
+    empty = empty_pasts.with_empty_pasts(bound, file.proto.graph)
+    try:
+        return _imported_at(static, file, empty)
+    except ModelError:
+        if empty == bound:
+            raise
+        return _imported_at(static, file, bound)
+
+
+def _imported_at(
+    static: StaticGraph, file: OnnxFile, bound: Mapping[str, Shape]
+) -> "tuple[Mapping[str, Shape], Sizes, IRModule]":
+    """Import with sizes of these bounds."""
     from hybridc.compiler.frontends.onnx_import.size_sums import SumError
     from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 

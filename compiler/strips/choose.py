@@ -15,7 +15,12 @@ from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels import grouped_weights, ungrouped_weights, weight_only
+from hybridc.compiler.kernels import (
+    grouped_bytes,
+    grouped_weights,
+    ungrouped_weights,
+    weight_only,
+)
 from hybridc.compiler.kernels.attention_form import is_attention
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.strips.axes import Axis, buffers_of, nests
@@ -29,7 +34,7 @@ _TILE_ROWS, _TILE_COLUMNS = (4, 1), (16, 4, 1)
 _ELEMENTS = 4096
 _LONGEST = 1024
 # Products of rows with weights.
-_WEIGHTS = ("dense", weight_only.KIND, grouped_weights.KIND)
+_WEIGHTS = ("dense", weight_only.KIND, grouped_weights.KIND, grouped_bytes.KIND)
 # Kernels that are whole for one place of an open axis.
 _WHOLE = ("conv2d", "depthwise-conv2d", "winograd-conv2d")
 

@@ -22,6 +22,8 @@ from tvm_ffi import structural_map
 from hybridc.compiler.interfaces import Schedule
 from hybridc.compiler.kernels.bfloat16 import lanes_of
 from hybridc.compiler.target import Target
+from hybridc.schedules.products import words
+from hybridc.schedules.products.words import half
 
 # Weights packed for an instruction have blocks of lanes, depth, lanes and a group at least.
 AXES = 4
@@ -99,9 +101,9 @@ def _crossed(total: Any, data: Any, weights: Any) -> Any:
     """Four products for one multiplication, less what `inner_product` takes off later."""
     lanes = lanes_of(str(total.ty.dtype))
     wide = f"int16x{2 * lanes}"
-    pairs = (tirx.reinterpret("int32", _half(data, i)) for i in (0, 1))
+    pairs = (tirx.reinterpret("int32", half(data, i)) for i in (0, 1))
     near, far = (tirx.reinterpret(wide, tirx.Broadcast(pair, lanes)) for pair in pairs)
-    first, second = (tirx.Cast(wide, _half(weights, i)) for i in (0, 1))
+    first, second = (tirx.Cast(wide, half(weights, i)) for i in (0, 1))
     return total + _pairs_of_products(near + second, far + first, lanes)
 
 
@@ -118,14 +120,6 @@ def _pairs_of_products(one: Any, other: Any, lanes: int) -> Any:
     """Products of 16 bits, each pair added up in 32."""
     names = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd"}
     return tirx.call_llvm_pure_intrin(f"int32x{lanes}", names[lanes], one, other)
-
-
-def _half(load: Any, which: int) -> Any:
-    """The first or second half of a load of neighbours."""
-    *lead, ramp = load.indices
-    lanes = int(ramp.lanes) // 2
-    start = tirx.Ramp(ramp.base + which * lanes, 1, lanes)
-    return tirx.BufferLoad(load.source, [*lead, start])
 
 
 def _bf16(total: Any, data: Any, weights: Any) -> Any:
@@ -177,6 +171,16 @@ _INSTRUCTIONS = {
         "widened-weights", 2, _widened_weights, parts=2, unpacking=1.0, cycles=1.0, loads=2
     ),
 }
+# For words of weights in groups, by the inputs of a word and the instruction set; the first that
+# the target has is taken.
+_OF_WORDS = {
+    (4, "avx512vnni"): Instruction("words-of-bytes-512", 4, words.of_bytes(16)),
+    (8, "avx512vnni"): Instruction("words-of-halves-512", 8, words.of_halves(16)),
+    (8, "avx512bw"): Instruction("words-of-halves-512-pairs", 8, words.of_halves_in_pairs(16)),
+    (4, "avxvnni"): Instruction("words-of-bytes-256", 4, words.of_bytes(8)),
+    (8, "avxvnni"): Instruction("words-of-halves-256", 8, words.of_halves(8)),
+    (8, "avx2"): Instruction("words-of-halves-256-pairs", 8, words.of_halves_in_pairs(8)),
+}
 # For the blocks of `inner_product`.
 CROSSED = Instruction(
     "crossed-256", 2, _crossed, parts=2, spare=2, unpacking=0.2, cycles=1.15, loads=2
@@ -184,7 +188,12 @@ CROSSED = Instruction(
 CROSSED_WITH_ITSELF = Instruction("crossed-with-itself", 2, _crossed_with_itself)
 _BY_NAME = {
     instruction.name: instruction
-    for instruction in (*_INSTRUCTIONS.values(), CROSSED, CROSSED_WITH_ITSELF)
+    for instruction in (
+        *_INSTRUCTIONS.values(),
+        *_OF_WORDS.values(),
+        CROSSED,
+        CROSSED_WITH_ITSELF,
+    )
 }
 
 
@@ -194,6 +203,18 @@ def instruction_for(data: str, weight: str, target: Target) -> Instruction | Non
         if (data, weight) == (x, w) and (not feature or feature in target.features):
             return instruction
     return None
+
+
+def of_words(share: int, target: Target) -> Instruction | None:
+    """The target's instruction for words that hold so many weights, or None if it has none."""
+    return next(
+        (
+            instruction
+            for (inputs, feature), instruction in _OF_WORDS.items()
+            if inputs == share and feature in target.features
+        ),
+        None,
+    )
 
 
 def block_of(schedule: Schedule, product: Any, lanes: int, instruction: Instruction) -> Any:

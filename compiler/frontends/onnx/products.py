@@ -6,6 +6,8 @@ from types import MappingProxyType
 import numpy as np
 
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
+from hybridc.compiler.frontends.onnx_graph.microsoft_blocks import ROUNDABLE
+from hybridc.compiler.ir import roundable
 from hybridc.compiler.ir.rewrite import constant
 
 
@@ -22,4 +24,8 @@ def _gemm(node: Node) -> Expr:
     return product if alpha == 1.0 else s.multiply(product, constant(np.array(alpha), dtype(a)))
 
 
-CONVERTERS: Mapping[str, Converter] = MappingProxyType({"Gemm": _gemm})
+def _roundable(node: Node) -> Expr:
+    return roundable.marked(node.inputs[0])
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType({"Gemm": _gemm, ROUNDABLE: _roundable})

@@ -188,23 +188,9 @@ def _gemm(f: Formulas) -> None:
 
 def _conv(f: Formulas) -> None:
     """A convolution, what is added to it, and an activation."""
-    y = _convolved(f, f.input(0))
-    y = f("Add", y, f.input(3)) if f.input(3) else y
-    f.named(_activated(f, y, list(f.attribute("activation_params", []))))
-
-
-def _convolved(f: Formulas, x: str) -> str:
     own = ("activation", "activation_params")
-    y = f.emit("Conv", [x, *(name for name in f.node.input[1:3] if name)])
+    y = f.emit("Conv", [name for name in f.node.input[:3] if name])
     f.nodes[-1].attribute.extend(a for a in f.node.attribute if a.name not in own)
-    return y
-
-
-def _conv_of_channels_last(f: Formulas) -> None:
-    """Images with their channels last; filters are those of ONNX's operator."""
-    rank = len(f.dims(f.input(0)))
-    first = f("Transpose", f.input(0), perm=[0, rank - 1, *range(1, rank - 1)])
-    y = f("Transpose", _convolved(f, first), perm=[0, *range(2, rank), 1])
     y = f("Add", y, f.input(3)) if f.input(3) else y
     f.named(_activated(f, y, list(f.attribute("activation_params", []))))
 
@@ -234,8 +220,6 @@ _FORMULAS: Mapping[tuple[str, str], Callable[[Formulas], None]] = MappingProxyTy
         (DOMAIN, "FusedGemm"): _gemm,
         (DOMAIN, "FusedMatMul"): _matmul,
         (DOMAIN, "Gelu"): _gelu,
-        (DOMAIN, "NhwcConv"): _conv_of_channels_last,
-        (DOMAIN, "NhwcFusedConv"): _conv_of_channels_last,
         (DOMAIN, "QuickGelu"): _quick_gelu,
         (DOMAIN, "SimplifiedLayerNormalization"): _simplified,
         (DOMAIN, "SkipLayerNormalization"): _skip_normalization,

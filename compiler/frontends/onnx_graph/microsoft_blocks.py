@@ -11,8 +11,11 @@ import numpy as np
 from hybridc.compiler.frontends.onnx_graph.formulas import Formulas
 from hybridc.compiler.model import Array
 
+# Ours: what a product may round to 8 bits in blocks.
+ROUNDABLE = "HybridcRoundable"
 _BYTE = 8
 _BITS = (2, 4, 8)
+_BYTES = 4  # the level of accuracy at which ONNX Runtime rounds activations to bytes
 
 
 def unpacked(packed: Array, bits: int, count: int) -> Array:
@@ -64,6 +67,8 @@ def _product(f: Formulas) -> None:
     if share is not None:
         spread = np.repeat(np.ascontiguousarray(share * scales), size, axis=0)[:depth]
         made = f("Sub", made, f.constant(spread))
+    if f.attribute("accuracy_level", 0) == _BYTES:
+        x = f(ROUNDABLE, x)
     y = f("MatMul", x, made)
     y = f("Add", y, f.widened(f.input(5))) if f.input(5) else y
     f.named(f.narrowed(y))

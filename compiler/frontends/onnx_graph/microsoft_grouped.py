@@ -19,7 +19,11 @@ import numpy as np
 from hybridc.compiler.frontends.onnx_graph.formulas import Formulas
 from hybridc.compiler.frontends.onnx_graph.microsoft_attention import by_heads
 from hybridc.compiler.frontends.onnx_graph.microsoft_rotary import Turn, turned
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 
+# Ours: keys or values of earlier tokens, those of now, and where in each sequence these begin; what
+# is joined has room for all, or is `within` the earlier ones.
+JOINED = "HybridcJoinedPast"
 _PAST, _LENGTHS, _TOTAL, _COS, _SIN, _POSITIONS, _BIAS, _SINK = 3, 5, 6, 7, 8, 9, 10, 11
 # Scales of caches of integers, and norms of heads, which ONNX Runtime refuses on CPUs.
 _UNKNOWN = (12, 13, 14, 15)
@@ -134,33 +138,21 @@ def _present(f: Formulas, call: _Call, index: int, new: str) -> str:
     if not _has_past(f):
         return new
     past = f.widened(f.input(_PAST + index))
-    held = f.size(past, 2)
-    total = held if _shares(f) else f("Add", held, call.length)
-    places = f.counted(total)
-    # Of each sequence [batch, 1, total, 1]: how many places behind the first new one.
-    behind = f("Sub", places, f.expanded(call.begins, 1))
-    known = f.expanded(f("Less", behind, _whole(f, 0)), 1, 3)
-    fresh = f.expanded(f("Less", behind, call.length), 1, 3)
-    if not _shares(f):
-        last = f("Min", places, f("Sub", held, _whole(f, 1)))
-        past = f("Gather", past, last, axis=2)
-    zero = f.constant(np.zeros((), np.float32))
-    return f("Where", known, past, f("Where", fresh, _placed(f, call, new, behind), zero))
+    return f(JOINED, past, new, call.begins, within=int(_shares(f)))
 
 
-def _placed(f: Formulas, call: _Call, new: str, behind: str) -> str:
-    """New keys or values in the places of all, of which some are to be chosen."""
-    length = f.dims(f.input(0))[1]
-    if length == 1:
-        return new
-    last = f("Sub", call.length, _whole(f, 1))
-    at = f("Max", f("Min", behind, last), _whole(f, 0))
-    if isinstance(length, int):  # the same place in all sequences of more than one
-        return f("Gather", new, f("Gather", at, _whole(f, 0), axis=0), axis=2)
-    batch = f.counted(f.size(new, 0))
-    rows = f("Add", at, f.expanded(f("Mul", batch, call.length), 1))
-    flat = f.reshaped(f("Transpose", new, perm=[0, 2, 1, 3]), -1, call.groups, call.width)
-    return f("Transpose", f("Gather", flat, rows), perm=[0, 2, 1, 3])
+def joined_kind(node: Proto, types: Mapping[str, Proto]) -> Proto:
+    """The type of earlier tensors with those of now behind them."""
+    made = type(types[node.input[0]])()
+    made.CopyFrom(types[node.input[0]])
+    if not any(item.name == "within" and item.i for item in node.attribute):
+        held, new = made.tensor_type.shape.dim[2], types[node.input[1]].tensor_type.shape.dim
+        known = len(new) == 4 and held.HasField("dim_value") and new[2].HasField("dim_value")
+        total = held.dim_value + new[2].dim_value if known else 0
+        held.Clear()
+        if known:
+            held.dim_value = total
+    return made
 
 
 def _attend(f: Formulas, call: _Call, query: str, known: tuple[str, str]) -> str:

@@ -13,7 +13,14 @@ import numpy as np
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx.same_windows import OF_WINDOWS
-from hybridc.compiler.frontends.onnx_graph import bags, branches, microsoft, slices, versions
+from hybridc.compiler.frontends.onnx_graph import (
+    bags,
+    branches,
+    microsoft,
+    own_operators,
+    slices,
+    versions,
+)
 from hybridc.compiler.frontends.onnx_graph.branches import MOST_NODES, Branch, Scene
 from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
@@ -163,8 +170,8 @@ class _Folder:
         names = [name for name in node.input if name]
         if any(name not in self.types for name in names):
             return {}
-        if node.op_type == bags.OPERATOR:
-            return {node.output[0]: bags.kind(node, self.types)}
+        if (kind := own_operators.KINDS.get(node.op_type)) is not None:
+            return {node.output[0]: kind(node, self.types)}
         scope = self.types if has_subgraph(node) else {name: self.types[name] for name in names}
         try:
             schema = versions.inferring_schema(node, self.opsets[node.domain])
