@@ -55,6 +55,29 @@ def test_rows_are_sent_to_experts() -> None:
     driver.compile(Experts(), example_inputs=(torch.randn(7, 6),), threads=1)
 
 
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_rows_are_sorted_by_their_experts(road: str) -> None:
+    """As the transformers do: of float32 by an operator of their own."""
+    pytest.importorskip("transformers.integrations.moe")
+
+    class Experts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = torch.nn.Parameter(torch.randn(4, 5, 6))
+
+        def forward(self, x: Any, chosen: Any) -> Any:
+            places, order = torch.sort(chosen)
+            count = torch.histc(places.float(), bins=4, min=0, max=3)
+            ends = torch.cumsum(count, 0, dtype=torch.int32)
+            weights = self.weights.transpose(1, 2)
+            return torch.ops.transformers.grouped_mm_fallback(x[order], weights, ends)
+
+    x, chosen = torch.randn(9, 6), torch.tensor([3, 1, 1, 0, 3, 3, 0, 1, 1])
+    for rows in (9, 3):
+        model = torch_model.load(Experts(), (x[:rows], chosen[:rows]), [road])
+        check(model, {"x": x[:rows].numpy(), "chosen": chosen[:rows].numpy()})
+
+
 def test_angles_on_the_axes() -> None:
     """Of zeros with signs, of infinities, and of what is no number."""
     edges = torch.tensor([0.0, -0.0, 1, -1, 1e-30, -3e38, torch.inf, -torch.inf, torch.nan])
