@@ -19,7 +19,7 @@ from tvm_ffi import structural_map
 from hybridc.compiler import settings
 from hybridc.compiler.aot.join import join
 from hybridc.compiler.aot.parts import is_part
-from hybridc.compiler.building import link
+from hybridc.compiler.building import inlining, link
 from hybridc.compiler.building.stack import TIR_PIPELINE
 from hybridc.compiler.cuda import launches, resources, toolchain
 from hybridc.compiler.cuda.resources import Usage
@@ -67,6 +67,7 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
 def begin(module: IRModule, target: Target, regions: Sequence[str] = ()) -> "Begun":
     """The part of `build` that is TVM's; two threads cannot do it at once."""
     module, weights = lift_weights(lift(_aligned_as_inputs(module), regions))
+    made_for = inlining.target_for(module, target)
     if target.gpu is None:
         module = join(module, target)
     try:
@@ -74,7 +75,7 @@ def begin(module: IRModule, target: Target, regions: Sequence[str] = ()) -> "Beg
         with tvm.transform.PassContext(config=config), _kept_as_source(target):
             executable = tvm.compile(
                 module,
-                target=target.tvm,
+                target=made_for,
                 relax_pipeline=_virtual_machine,
                 tir_pipeline=TIR_PIPELINE,
             )
