@@ -1,4 +1,4 @@
-"""Many kernels are called by the function that runs them all; few are a part of it."""
+"""Kernels are called by the function that runs them all: as parts of it they took LLVM long."""
 
 import itertools
 import re
@@ -13,8 +13,8 @@ import hybridc
 from hybridc.compiler.building import build as building
 
 
-@pytest.mark.parametrize("count", [8, 80])
-def test_many_kernels_are_not_inlined(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_not_inlined(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 40
     begun: list[Any] = []
     begin = building.begin
 
@@ -35,4 +35,4 @@ def test_many_kernels_are_not_inlined(count: int, monkeypatch: pytest.MonkeyPatc
     bodies = re.findall(r"define [^\n]*run_by_address_alone.*?\n}\n", text, re.DOTALL)
     assert bodies
     calls = sum(body.count("_part(") for body in bodies)
-    assert (calls >= count) == (count > 64)
+    assert calls >= count

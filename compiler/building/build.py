@@ -67,7 +67,6 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
 def begin(module: IRModule, target: Target, regions: Sequence[str] = ()) -> "Begun":
     """The part of `build` that is TVM's; two threads cannot do it at once."""
     module, weights = lift_weights(lift(_aligned_as_inputs(module), regions))
-    made_for = inlining.target_for(module, target)
     if target.gpu is None:
         module = join(module, target)
     try:
@@ -75,7 +74,7 @@ def begin(module: IRModule, target: Target, regions: Sequence[str] = ()) -> "Beg
         with tvm.transform.PassContext(config=config), _kept_as_source(target):
             executable = tvm.compile(
                 module,
-                target=made_for,
+                target=inlining.target_for(target),
                 relax_pipeline=_virtual_machine,
                 tir_pipeline=TIR_PIPELINE,
             )
