@@ -104,17 +104,6 @@ def test_histograms(low: float, high: float) -> None:
     same(ours("histc")(x, 7, low, high), torch.histc(x, 7, low, high))
 
 
-@pytest.mark.parametrize("ends", [(2, 2, 5, 7), (0, 3, 3, 6), (1, 2, 3, 3)])
-@pytest.mark.parametrize("rows", [4, 7])
-def test_rows_times_the_matrix_of_their_group(rows: int, ends: tuple[int, ...]) -> None:
-    x, w, bias = torch.randn(rows, 3), torch.randn(4, 3, 5), torch.randn(4, 5)
-    wanted, start = torch.zeros(rows, 5), 0
-    for group, end in enumerate(ends):
-        wanted[start:end] = x[start:end] @ w[group] + bias[group]
-        start = end
-    same(ours("_grouped_mm")(x, w, torch.tensor(ends, dtype=torch.int32), bias), wanted)
-
-
 def test_masked_scatter() -> None:
     x, mask = torch.zeros(3, 4), torch.rand(3, 4) > 0.5
     source = torch.arange(12.0)

@@ -120,17 +120,6 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         [2, 3, "n"],
         {},
     ),
-    "turned but for a margin": (
-        [
-            node("Concat", "x x", "c", axis=1),
-            node("Slice", "c one end one", "s"),
-            node("Softmax", "s", "a"),
-            node("Transpose", "a", "b", perm=[0, 2, 3, 1]),
-            node("Softmax", "b", "y"),
-        ],
-        [1, "n", 3, 8],
-        {"one": np.array([1]), "end": np.array([2**63 - 1])},
-    ),
     "rows": ([node("MatMul", "k x", "y")], [4, "n"], {"k": noise(3, 4)}),
     "linear": ([*TWICE, node("Resize", "x _ _ sizes", "y", mode="linear")], IMAGE, SIZES),
     "nearest": (

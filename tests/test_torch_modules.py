@@ -13,6 +13,8 @@ from hybridc.compiler.frontends import torch_model
 
 torch = pytest.importorskip("torch")
 
+from hybridc.compiler.frontends.torch_import import decompositions  # noqa: E402 - needs torch
+
 
 @pytest.mark.parametrize("road", torch_model.ROADS)
 def test_bits_are_shifted(road: str) -> None:
@@ -53,6 +55,19 @@ def test_rows_are_sent_to_experts() -> None:
             return made
 
     driver.compile(Experts(), example_inputs=(torch.randn(7, 6),), threads=1)
+
+
+@pytest.mark.parametrize("ends", [(2, 2, 5, 7), (0, 3, 3, 6), (1, 2, 3, 3)])
+@pytest.mark.parametrize("rows", [4, 7])
+def test_rows_times_the_matrix_of_their_group(rows: int, ends: tuple[int, ...]) -> None:
+    x, w, bias = torch.randn(rows, 3), torch.randn(4, 3, 5), torch.randn(4, 5)
+    wanted, start = torch.zeros(rows, 5), 0
+    for group, end in enumerate(ends):
+        wanted[start:end] = x[start:end] @ w[group] + bias[group]
+        start = end
+    grouped = decompositions.own()[torch.ops.aten._grouped_mm.default]
+    got = grouped(x, w, torch.tensor(ends, dtype=torch.int32), bias)
+    torch.testing.assert_close(got, wanted)
 
 
 @pytest.mark.parametrize("road", torch_model.ROADS)
