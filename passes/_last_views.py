@@ -7,6 +7,7 @@ from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.ir.rewrite import bindings_of, operator, relax_functions, updated, with_blocks
+from hybridc.passes._views import reshapes
 
 
 def viewed(module: IRModule) -> IRModule:
@@ -53,7 +54,7 @@ def _reshaped(value: Any, module: IRModule) -> Any:
     alone = fixed and len(operands) == 1 and len(value.args) == 2
     if not alone or str(operands[0].ty.dtype) != str(value.ty.dtype):
         return None
-    return operands[0] if relax.analysis.has_reshape_pattern(module[value.args[0]]) else None
+    return operands[0] if reshapes(module[value.args[0]]) else None
 
 
 def _with(function: Any, values: dict[Any, Any]) -> Any:

@@ -12,6 +12,7 @@ from tvm_ffi import structural_walk
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.ir.rewrite import Expr, Graph, operator, rewrite, updated
 from hybridc.passes._narrow_storage import is_product, on_narrow
+from hybridc.passes._views import reshapes
 
 _NARROW, _WIDE = ("float16", "bfloat16"), "float32"
 
@@ -55,11 +56,7 @@ def _absorbed(
     types = tuple("" if each is None else str(each.ty.dtype) for each in sources)
     if (kernel, types) not in known:
         func = module[kernel]
-        made = (
-            _on_narrow(func, types)
-            if not (is_product(func) or relax.analysis.has_reshape_pattern(func))
-            else None
-        )
+        made = _on_narrow(func, types) if not (is_product(func) or reshapes(func)) else None
         known[kernel, types] = None if made is None else builder.add_func(made, kernel.name_hint)
     if known[kernel, types] is None:
         return None

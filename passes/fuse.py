@@ -23,6 +23,7 @@ from hybridc.compiler.ir.rewrite import (
 )
 from hybridc.compiler.kernels.joins import joined_axis
 from hybridc.passes import _last_views, _long_expressions, _recomputed
+from hybridc.passes._views import reshapes, view_reshapes
 
 _NARROW = {"int8", "uint8"}
 # TVM's kinds of operators: each element of the result reads the one in its place up to here, …
@@ -72,7 +73,7 @@ def _merged(module: IRModule) -> IRModule:
             _fuse_operators,
             relax.transform.FuseTIR(),
             # Now, while a reshape's loop nest can still be told from any other copy.
-            relax.transform.RewriteDataflowReshape(),
+            view_reshapes,
             relax.transform.DeadCodeElimination(),
         ]
     )(module)
@@ -153,7 +154,7 @@ def _turns(module: IRModule, value: Any) -> bool:
     if kernel is None or _pattern(module, value) != _INJECTIVE:
         return False
     func = module[kernel]
-    if relax.analysis.has_reshape_pattern(func):
+    if reshapes(func):
         return False
     found: list[Any] = []
 
@@ -204,7 +205,7 @@ def _through_reshapes(variable: Any, readers: Mapping[Any, Any], module: IRModul
     found: list[Any] = []
     for value, result in readers[variable]:
         kernel = _kernel(value)
-        view = kernel is not None and relax.analysis.has_reshape_pattern(module[kernel])
+        view = kernel is not None and reshapes(module[kernel])
         found += _through_reshapes(result, readers, module) if view else [value]
     return found
 

@@ -68,3 +68,22 @@ def test_a_sum_of_what_strides_left_out_is_taken_at_multiples() -> None:
         feed = {"x": noise(2, 2, length)}
         (got,), (wanted,) = ours.run(None, feed), reference.run(None, feed)
         np.testing.assert_allclose(got, wanted, 1e-3, 1e-4)
+
+
+def test_what_was_cut_off_a_joined_axis_is_turned() -> None:
+    """TVM fails where it is asked whether a transpose of size 2 n - 1 only reshapes."""
+    nodes = [
+        node("Concat", "x x", "c", axis=1),
+        node("Slice", "c one end one", "s"),
+        node("Softmax", "s", "a"),
+        node("Transpose", "a", "b", perm=[0, 2, 3, 1]),
+        node("Softmax", "b", "y"),
+    ]
+    ends = {"one": np.array([1]), "end": np.array([2**63 - 1])}
+    session, reference = sessions(
+        build(nodes, [("x", FLOAT, [1, "n", 3, 8])], [("y", FLOAT, None)], ends)
+    )
+    for count in (1, 2, 7):
+        feed = {"x": noise(1, count, 3, 8)}
+        (got,), (wanted,) = session.run(None, feed), reference.run(None, feed)
+        np.testing.assert_allclose(got, wanted, 1e-3, 1e-4)

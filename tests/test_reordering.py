@@ -10,8 +10,9 @@ import torch
 from onnx import TensorProto
 from onnx_models import build, node
 
-from hybridc.compiler import frontend
+from hybridc.compiler import driver, frontend
 from hybridc.compiler.assurance import answers, verify
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.model import Array, Model, TensorSpec
 
 CANDIDATES, ALIKE, BEST, WIDTH = 120, 4, 40, 16
@@ -197,3 +198,22 @@ def test_references_choose_by_numbers_that_are_off_by_some_roundings() -> None:
         assert all(np.array_equal(np.sort(each), np.arange(size)[None]) for each in found)
         assert np.array_equal(reference.rounded(lambda w: w, 1)(apart)[1], reference(apart)[1])
     assert "RandomUniformLike" not in [n.op_type for n in proto.graph.node]
+
+
+def test_rows_in_another_order_are_told_and_certified() -> None:
+    class Best(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            columns = torch.rand(WIDTH, 12, generator=torch.manual_seed(0)) + 1
+            self.weights = torch.nn.Parameter(columns.repeat_interleave(ALIKE, 1))
+            self.boxes = torch.nn.Parameter(torch.rand(12 * ALIKE, 4))
+
+        def forward(self, x: Any) -> Any:
+            return self.boxes[(x @ self.weights).topk(6, sorted=False).indices]
+
+    outcome = driver.compile_source(
+        Best(), Options(threads=1), example_inputs=(torch.rand(3, WIDTH) + 1,)
+    )
+    (found,) = outcome.artifact.certificate["agreement"]
+    assert found["reordered"] > 0
+    assert any("rows that stand elsewhere" in note for note in outcome.report.notes)

@@ -13,6 +13,8 @@ from hybridc.compiler.frontends import torch_model
 
 torch = pytest.importorskip("torch")
 
+from hybridc.compiler.frontends.torch_import import decompositions  # noqa: E402 - needs torch
+
 
 @pytest.mark.parametrize("road", torch_model.ROADS)
 def test_bits_are_shifted(road: str) -> None:
@@ -53,6 +55,42 @@ def test_rows_are_sent_to_experts() -> None:
             return made
 
     driver.compile(Experts(), example_inputs=(torch.randn(7, 6),), threads=1)
+
+
+@pytest.mark.parametrize("ends", [(2, 2, 5, 7), (0, 3, 3, 6), (1, 2, 3, 3)])
+@pytest.mark.parametrize("rows", [4, 7])
+def test_rows_times_the_matrix_of_their_group(rows: int, ends: tuple[int, ...]) -> None:
+    x, w, bias = torch.randn(rows, 3), torch.randn(4, 3, 5), torch.randn(4, 5)
+    wanted, start = torch.zeros(rows, 5), 0
+    for group, end in enumerate(ends):
+        wanted[start:end] = x[start:end] @ w[group] + bias[group]
+        start = end
+    grouped = decompositions.own()[torch.ops.aten._grouped_mm.default]
+    got = grouped(x, w, torch.tensor(ends, dtype=torch.int32), bias)
+    torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_rows_are_sorted_by_their_experts(road: str) -> None:
+    """As the transformers do: of float32 by an operator of their own."""
+    pytest.importorskip("transformers.integrations.moe")
+
+    class Experts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = torch.nn.Parameter(torch.randn(4, 5, 6))
+
+        def forward(self, x: Any, chosen: Any) -> Any:
+            places, order = torch.sort(chosen)
+            count = torch.histc(places.float(), bins=4, min=0, max=3)
+            ends = torch.cumsum(count, 0, dtype=torch.int32)
+            weights = self.weights.transpose(1, 2)
+            return torch.ops.transformers.grouped_mm_fallback(x[order], weights, ends)
+
+    x, chosen = torch.randn(9, 6), torch.tensor([3, 1, 1, 0, 3, 3, 0, 1, 1])
+    for rows in (9, 3):
+        model = torch_model.load(Experts(), (x[:rows], chosen[:rows]), [road])
+        check(model, {"x": x[:rows].numpy(), "chosen": chosen[:rows].numpy()})
 
 
 def test_angles_on_the_axes() -> None:

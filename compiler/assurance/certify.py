@@ -147,7 +147,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     certificate |= open_answers.described(trial.feeds, trial.model, sized)
     certificate |= _run_on(session, samples)
     notes = [f"not verified here: {absent}"] if absent and trial.wanted else []
-    notes += [each.told() for each in agreement if each.condition or each.excused]
+    notes += [each.told() for each in agreement if each.allowances]
     return Examined(agreement, samples, measured, certificate, broken, tuple(notes))
 
 
@@ -274,8 +274,7 @@ def _brief(comparison: Comparison) -> dict[str, Any]:
     """The part of a comparison that a certificate states."""
     keys = ("output", "rtol", "atol", "max_abs", "cosine")
     described = comparison.describe()
-    brief = {key: described[key] for key in keys}
-    return brief | {"condition": comparison.condition} if comparison.condition else brief
+    return {key: described[key] for key in keys} | comparison.allowances
 
 
 def _compare(

@@ -94,6 +94,12 @@ class Comparison:
         """Whether every element is within the tolerance, and all of them together."""
         return self.differing == 0 and self.cosine >= self.min_cosine
 
+    @property
+    def allowances(self) -> dict[str, float]:
+        """What it was allowed beside its tolerance, by the names above; empty where nothing was."""
+        found = {name: getattr(self, name) for name in ("condition", "excused", "reordered")}
+        return {name: value for name, value in found.items() if value}
+
     def told(self) -> str:
         """For the report, where the tolerance alone was too narrow."""
         if self.excused:

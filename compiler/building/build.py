@@ -19,7 +19,7 @@ from tvm_ffi import structural_map
 from hybridc.compiler import settings
 from hybridc.compiler.aot.join import join
 from hybridc.compiler.aot.parts import is_part
-from hybridc.compiler.building import link
+from hybridc.compiler.building import inlining, link
 from hybridc.compiler.building.stack import TIR_PIPELINE
 from hybridc.compiler.cuda import launches, resources, toolchain
 from hybridc.compiler.cuda.resources import Usage
@@ -74,7 +74,7 @@ def begin(module: IRModule, target: Target, regions: Sequence[str] = ()) -> "Beg
         with tvm.transform.PassContext(config=config), _kept_as_source(target):
             executable = tvm.compile(
                 module,
-                target=target.tvm,
+                target=inlining.target_for(target),
                 relax_pipeline=_virtual_machine,
                 tir_pipeline=TIR_PIPELINE,
             )

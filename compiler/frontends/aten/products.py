@@ -47,18 +47,31 @@ def _grouped(
 ) -> Any:
     """Rows times the matrix of their group; the groups end at the places `offs`.
 
-    Each matrix is multiplied with all rows: which of them are its own, only the data tell.
+    Which rows are a group's only the data tell.  So few of them choose a matrix each; more are all
+    multiplied with each matrix.  Rows behind the last group are zeros.
     """
     if self.ndim != 2 or mat2.ndim != 3 or offs is None:
         raise UnsupportedError("groups of columns")
-    place = torch.arange(self.shape[0], dtype=offs.dtype).unsqueeze(1)
+    rows, groups = self.shape[0], mat2.shape[0]
+    place = torch.arange(rows, dtype=offs.dtype).unsqueeze(1)
     group = (place >= offs.unsqueeze(0)).sum(1).unsqueeze(1)
-    result = self.new_zeros(self.shape[0], mat2.shape[2])
-    for index in range(mat2.shape[0]):
-        product = self @ mat2[index]
-        product = product if bias is None else product + bias[index]
-        result = torch.where(group == index, product, result)
+    result = self.new_zeros(rows, mat2.shape[2])
+    if isinstance(rows, int) and rows <= groups:
+        matrix = group.squeeze(1).clamp(max=groups - 1)
+        product = (self.unsqueeze(1) @ mat2[matrix]).squeeze(1)
+        product = product if bias is None else product + bias[matrix]
+        result = torch.where(group < groups, product, result)
+    else:
+        for index in range(groups):
+            product = self @ mat2[index]
+            product = product if bias is None else product + bias[index]
+            result = torch.where(group == index, product, result)
     return result if out_dtype is None else result.to(out_dtype)
+
+
+def _grouped_of_transformers(input: Any, weight: Any, offs: Any) -> Any:  # noqa: A002 - its name
+    """The same, as the transformers have it for types that torch's own does not take."""
+    return _grouped(input, weight, offs)
 
 
 def _product(second: str) -> Converter:
@@ -89,6 +102,10 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "_trilinear.default": _threefold,
         "addbmm.default": _summed,
     }
+)
+# Operators of other libraries, which need not be here.
+DECOMPOSITIONS_OF_LIBRARIES: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {"transformers.grouped_mm_fallback.default": _grouped_of_transformers}
 )
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {

@@ -34,7 +34,7 @@ def for_onnx(exported: Any) -> Any:
 
     It is the program given where nothing has to be.
     """
-    table = _all()
+    table = {**_all(), **_of_libraries(exported)}
     wanted: dict[Overload, Callable[..., Any]] = {}
     # What an operator is written with may have to be written out itself; what stays although it was
     # wanted once stays for good, and a round takes seconds.
@@ -62,7 +62,7 @@ def for_relax(exported: Any, importable: Collection[str], converted: Collection[
     """
     table = {
         target: function
-        for target, function in _all().items()
+        for target, function in (*_all().items(), *_of_libraries(exported).items())
         if target in own() or target in _standard() or not _is_one_of(target, importable)
     }
     kept = {target for target in table if _is_one_of(target, converted)}
@@ -91,6 +91,14 @@ def own() -> Table:
                 raise ValueError(f"{module.__name__} writes out again: {name}")
             found[target] = function
     return MappingProxyType(found)
+
+
+def _of_libraries(exported: Any) -> Table:
+    """Our decompositions of operators of a program that other libraries than torch define."""
+    known: dict[str, Callable[..., Any]] = {}
+    for module in families():
+        known |= getattr(module, "DECOMPOSITIONS_OF_LIBRARIES", {})
+    return {target: known[str(target)] for target in _targets(exported) if str(target) in known}
 
 
 def families() -> Iterator[Any]:
