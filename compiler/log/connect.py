@@ -91,6 +91,9 @@ def guarded(name: str) -> Generator[None]:
         raise LogError(f"tuning log {name}: {_said(error.orig)}; {_LEFT}") from error
     except (SQLAlchemyError, sqlite3.Error) as error:
         raise LogError(f"tuning log {name}: {_said(error)}; {_LEFT}") from error
+    except UnicodeDecodeError as error:  # what SQLite says of a damaged schema quotes its bytes
+        said = error.object.decode(errors="replace")
+        raise LogError(f"tuning log {name}: {first_line(said)}; {_LEFT}") from error
 
 
 def _said(error: BaseException | None) -> str:
@@ -175,6 +178,8 @@ def _connection(address: str, readonly: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
         address, _WAIT, isolation_level=None, check_same_thread=False, uri=True
     )
+    # Text that is damaged spoils its row, which does not fit its key then, and no other.
+    connection.text_factory = lambda text: text.decode(errors="replace")
     connection.execute("PRAGMA foreign_keys = ON")
     if not readonly:
         connection.execute("PRAGMA synchronous = FULL")
