@@ -214,6 +214,7 @@ class _Graph:
             if named is None:
                 raise ModelError(str(error)) from error
             where = operators.place(named)
+            reason = operators.misnamed(named) or f"; {error}"
             raise ModelError(
-                f"operator {named.op_type!r} ({where}) is not supported; {error}"
+                f"operator {named.op_type!r} ({where}) is not supported{reason}"
             ) from error
