@@ -160,6 +160,7 @@ class _Graph:
             self.failed.update(wrong)
             self.reason = f"{wrong[0]!r} is imported with another type"
             return None
+        self._require_sizes()
         for region in parts.regions:
             self._try(region)
         return Imported(module, tuple(parts.regions), self.specs)
@@ -203,6 +204,14 @@ class _Graph:
         shape = tuple(int(extent) for extent in kind.shape.values)
         alike = shape == spec.shape or name in self.doubtful
         return not alike or str(kind.dtype) != spec.dtype
+
+    def _require_sizes(self) -> None:
+        """Raise ModelError where windows do not fit, which ONNX Runtime refuses as it runs."""
+        for name in sorted(self.written):
+            spec = self.specs.get(name)
+            if isinstance(spec, TensorSpec) and min(spec.shape, default=0) < 0:
+                size = min(spec.shape)
+                raise ModelError(f"tensor {name!r} has the negative size {size}; {self.reason}")
 
     def _try(self, region: Region) -> None:
         """Raise ModelError where ONNX Runtime does not take a region."""
