@@ -209,9 +209,11 @@ class _Graph:
         """Raise ModelError where windows do not fit, which ONNX Runtime refuses as it runs."""
         for name in sorted(self.written):
             spec = self.specs.get(name)
-            if isinstance(spec, TensorSpec) and min(spec.shape, default=0) < 0:
-                size = min(spec.shape)
-                raise ModelError(f"tensor {name!r} has the negative size {size}; {self.reason}")
+            if spec is None or isinstance(spec, OpaqueSpec):
+                continue
+            sizes = [size for size in spec.shape if isinstance(size, int)]
+            if (least := min(sizes, default=0)) < 0:
+                raise ModelError(f"tensor {name!r} has the negative size {least}; {self.reason}")
 
     def _try(self, region: Region) -> None:
         """Raise ModelError where ONNX Runtime does not take a region."""
