@@ -64,10 +64,13 @@ def _open(url: str | None, readonly: bool = True, plugins: tuple[Path, ...] = ()
 def _ls(log: str | None, workload: str, limit: int, as_json: bool) -> None:
     """List the latest records."""
     from hybridc.compiler.log import browse
+    from hybridc.compiler.log.store import Faults
 
     with _open(log) as opened:
         key = browse.find(opened, workload, "workload").key if workload else None
-        records = browse.latest(opened, key, limit)
+        records = browse.latest(opened, key, limit, faults := Faults())
+    if faults.count:
+        click.echo(f"{opened.name}{_skipped(faults)}", err=True)
     if as_json:
         emit_json([{"key": record.key, **record.to_json()} for record in records])
     else:

@@ -174,3 +174,20 @@ def test_bounds_of_a_program_s_own_may_lie_outside() -> None:
     x = noise(4, 5)
     (got,) = evaluate(model.module, [x, np.zeros((4, 2), np.int64)])
     np.testing.assert_array_equal(got, x[:, [4, 4]])
+
+
+def test_elements_are_scattered_into_a_part_of_the_other_axes() -> None:
+    """Of axes before the indexed one and after it; what the indices do not reach stays."""
+    data = (5, 4, 3)
+    reached = {0: [(2, 4, 2), (2, 3, 3)], 1: [(4, 4, 3), (5, 2, 2)], 2: [(5, 3, 3), (4, 3, 1)]}
+    places = [(axis, extents) for axis, several in reached.items() for extents in several]
+    nodes, constants = [], {}
+    for n, (axis, extents) in enumerate(places):
+        along = np.arange(extents[axis])[::-1] - (axis == 0)
+        shape = [extents[axis] if a == axis else 1 for a in range(3)]
+        constants[f"i{n}"] = np.broadcast_to(along.reshape(shape), extents)
+        constants[f"u{n}"] = noise(*extents)
+        reduction = {"reduction": "add"} if n % 2 else {}
+        nodes.append(node("ScatterElements", f"x i{n} u{n}", f"y{n}", axis=axis, **reduction))
+    outputs = [(f"y{n}", FLOAT, None) for n in range(len(places))]
+    check(load(build(nodes, [("x", FLOAT, data)], outputs, constants)))

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_models import BOOL, DOUBLE, FLOAT, INT64, build, check, node, noise, relu
 
+import hybridc
 from hybridc.compiler.artifacts import specs
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontend import load
@@ -40,6 +41,14 @@ def test_operators_that_onnx_does_not_know() -> None:
     model = build([node("Frobnicate", "x", "y")], [("x", FLOAT, [1])], [("y", FLOAT, [1])])
     with pytest.raises(ModelError, match=r"operator 'Frobnicate' \(node computing 'y'\) is not"):
         load(model)
+
+
+def test_the_nearest_name_is_told() -> None:
+    model = build([node("Reluu", "x", "y")], [("x", FLOAT, [1])], [("y", FLOAT, [1])])
+    wanted = r"operator 'Reluu' .* is not supported: ONNX has .* name; did you mean 'Relu'\?$"
+    for fallback in (True, False):
+        with pytest.raises(ModelError, match=wanted):
+            hybridc.compile(model, fallback=fallback)
 
 
 def test_operators_of_other_domains_are_not_taken_for_standard_ones() -> None:

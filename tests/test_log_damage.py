@@ -1,6 +1,7 @@
 """What happens to a tuning log when things go wrong: one line is said, and nothing is lost."""
 
 import gc
+import json
 import multiprocessing
 import os
 import resource
@@ -19,8 +20,10 @@ from pathlib import Path
 import pytest
 from log_records import TARGET, TOOLS, kernel, keys, record, sweep
 
+from hybridc.cli import main
 from hybridc.compiler.errors import LogError
 from hybridc.compiler.log import access, schema
+from hybridc.compiler.log.store import Faults
 
 DESCRIBED = (kernel(), TARGET, TOOLS)
 NOBODY = 65534
@@ -138,6 +141,48 @@ def test_a_page_of_garbage_spoils_what_it_held_alone(path: Path) -> None:
         assert {each.key for each in log.described()} == {each.key for each in DESCRIBED}
         with pytest.raises(LogError, match="malformed"):
             log.add([record(seed=5)])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE records SET seconds = '[1.0,,2.0]' WHERE id = 10",
+        "UPDATE records SET seconds = CAST(x'5b312e30ff5d' AS TEXT) WHERE id = 10",
+        "UPDATE records SET who = CAST(x'ff' AS TEXT) WHERE id = 10",
+    ],
+)
+def test_a_damaged_row_is_skipped_and_told(
+    path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By whatever lists or copies; text that is not UTF-8 spoils no other row."""
+    connection = sqlite3.connect(path)
+    connection.execute(damage)
+    connection.commit()
+    connection.close()
+    assert main.run(["log", "ls", "--log", str(path), "--limit", "9", "--json"]) == 0
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)) == 9
+    assert ", 1 skipped: row 10 of the log " in said.err
+    copied = path.with_suffix(".jsonl")
+    assert main.run(["log", "export", str(copied), "--log", str(path)]) == 0
+    assert "9 records, 1 skipped: row 10 of the log " in capsys.readouterr().out
+
+
+def test_a_description_that_is_no_text_is_skipped(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("UPDATE descriptions SET data = CAST(x'ff' AS TEXT) WHERE id = 1")
+    connection.commit()
+    connection.close()
+    with access.open_log(str(path)) as log:
+        assert len(list(log.described(faults := Faults()))) == len(DESCRIBED) - 1
+    assert faults.count == 1
+
+
+def test_a_schema_that_is_no_text_is_one_line(path: Path) -> None:
+    """What SQLite says then quotes bytes that are not UTF-8."""
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"CREATE TABLE series", b"CREATE TABLE\xd2series", 1))
+    assert "malformed database schema" in refused(path)
 
 
 def test_a_newer_log_is_left_alone(path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto
 from onnx_models import FLOAT, INT64, build, node
 
+import hybridc
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontend import load
 
@@ -110,3 +111,18 @@ def test_products_of_bytes_by_others(operator: str, size: int, kind: Any) -> Non
         {"w": weights},
     )
     refused(model, {"x": np.zeros(shape, np.uint8)}, f"{operator}'.* has unsupported type")
+
+
+def test_windows_larger_than_the_image_are_not_left_to_onnx_runtime() -> None:
+    """Which would refuse them as the artifact runs."""
+    made = node("MaxPool", "x", "y", kernel_shape=[9, 9])
+    model = build([made], [("x", FLOAT, [1, 1, 4, 4])], [("y", FLOAT, None)])
+    with pytest.raises(ModelError, match=r"'y' has the negative size -4; .* do not fit into 4"):
+        hybridc.compile(model, verify="off")
+
+
+def test_more_axes_than_arrays_have() -> None:
+    shape = [1] * 64
+    model = build([node("Neg", "x", "y")], [("x", FLOAT, shape)], [("y", FLOAT, None)])
+    with pytest.raises(ModelError, match="has 64 axes; the most is 63"):
+        load(model)

@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
-from onnx_models import FLOAT, build, node, noise
+from onnx import TensorProto, helper, numpy_helper
+from onnx_models import FLOAT, build, check, node, noise
 from test_integer_arithmetic import agree, integers, quantized
 
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
+from hybridc.compiler.frontend import load
 from hybridc.compiler.runtime.session import InferenceSession
 
 UINT8, INT8, BOOL = TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL
@@ -238,3 +239,28 @@ def test_no_divisor_is_a_negative_zero() -> None:
         None, {"x": x}
     )
     np.testing.assert_allclose(got, [np.inf] * 4 + [-1 / 3], rtol=1e-6)
+
+
+@pytest.mark.parametrize("opset", [10, 12])
+@pytest.mark.parametrize("held", [True, False])
+def test_products_and_convolutions_of_old_opsets(opset: int, held: bool) -> None:
+    """With scales of each column, and a bias; in opset 10 nothing else has an axis."""
+    constants: dict[str, Any] = {
+        **{"xs": np.float32(0.02), "xz": np.uint8(3), "ys": np.float32(0.5), "yz": np.uint8(100)},
+        "w": integers(-128, 128, 4, 3, 3, 3),
+        "ws": np.linspace(0.01, 0.02, 4).astype("float32"),
+        "wz": np.zeros(4, "int8"),
+        "b": integers(-900, 900, 4, dtype="int32"),
+        "m": integers(-128, 128, 5, 4),
+    }
+    nodes = [
+        node("QLinearConv", "x xs xz w ws wz ys yz b", "c", pads=[1, 1, 1, 1]),
+        node("QLinearMatMul", "c xs xz m ws wz ys yz", "y"),
+    ]
+    if not held:
+        given = {
+            name: numpy_helper.from_array(np.asarray(constants.pop(name))) for name in ("ws", "xs")
+        }
+        nodes = [*(node("Constant", "", n, value=t) for n, t in given.items()), *nodes]
+    model = build(nodes, [("x", UINT8, (1, 3, 4, 5))], [("y", UINT8, None)], constants, opset)
+    check(load(model))

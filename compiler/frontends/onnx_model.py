@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # Kernels index with 32 bits.
 _MOST_ELEMENTS = 2**31 - 1
+# numpy's arrays have 64, and where answers are compared one is added.
+_MOST_AXES = 63
 
 
 def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = False) -> Model:
@@ -258,8 +260,12 @@ def _say_one_sided(proto: Proto) -> None:
 
 
 def _require_addressable(static: StaticGraph) -> None:
-    for name in static.types:
-        size = math.prod(static.shape(name) or ())
+    """Raise ModelError for a tensor that no array can be, or no kernel can index."""
+    for name, kind in static.types.items():
+        axes, shape = len(kind.tensor_type.shape.dim), static.shape(name) or ()
+        if axes > _MOST_AXES:
+            raise ModelError(f"tensor {name!r} has {axes} axes; the most is {_MOST_AXES}")
+        size = math.prod(shape)
         if size > _MOST_ELEMENTS:
             raise ModelError(f"tensor {name!r} has {size} elements; the most is {_MOST_ELEMENTS}")
 

@@ -8,20 +8,28 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.log import rows, schema
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import KEY_DIGITS, Record
-from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.log.store import Faults, TuningLog
 
 _SHORTEST = 4  # digits of a key
 
 
-def latest(log: TuningLog, workload: str | None, limit: int) -> list[Record]:
-    """The records that came last, of one kernel or of all, the newest first."""
+def latest(log: TuningLog, workload: str | None, limit: int, faults: Faults) -> list[Record]:
+    """The records that came last, of one kernel or of all, the newest first.
+
+    `faults` takes damaged rows, in whose place older ones are listed.
+    """
     query = rows.of_keys(rows.select_records(), workload=workload).order_by(
         schema.records.c.id.desc()
     )
     found: list[Record] = []
     with log.reading() as connection:
-        for row in connection.execute(query.limit(limit)):
-            found.append(rows.to_record(row))
+        for row in connection.execute(query.execution_options(yield_per=limit)):
+            try:
+                found.append(rows.to_record(row))
+            except InputError as error:
+                faults.add(str(error))
+            if len(found) == limit:
+                break
     return found
 
 

@@ -178,6 +178,8 @@ def _connection(address: str, readonly: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(
         address, _WAIT, isolation_level=None, check_same_thread=False, uri=True
     )
+    # Text that is damaged spoils its row, which does not fit its key then, and no other.
+    connection.text_factory = lambda text: text.decode(errors="replace")
     connection.execute("PRAGMA foreign_keys = ON")
     if not readonly:
         connection.execute("PRAGMA synchronous = FULL")

@@ -9,7 +9,8 @@ import torch
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.aten.call import Call, Converter
-from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
+from hybridc.compiler.frontends.onnx.node import Expr, dtype, static
+from hybridc.compiler.frontends.scattered_elements import scattered
 from hybridc.compiler.ir.rewrite import constant
 
 Tensor = Any  # torch.Tensor
@@ -122,40 +123,9 @@ def _index_reduce(  # noqa: PLR0913 - torch's own signature
     return torch.scatter_reduce(self, axis, places, source, reduce, include_self=include_self)
 
 
-def _scattered(  # noqa: PLR0913, PLR0917 - what a scatter is made of
-    s: Scope, x: Expr, axis: int, index: Expr, source: Expr, how: str
-) -> Expr:
-    """Write elements of a source along an axis; the index may be smaller than either."""
-    if not static(x):
-        one = [s.reshape(value, [1]) for value in (x, index, source)]
-        return s.reshape(_scattered(s, one[0], 0, one[1], one[2], how), [])
-    extents, axis = static(index), axis % len(static(x))
-    if 0 in extents:
-        return x
-    if static(source) != extents:
-        source = _corner(s, source, extents)
-    inner = [n if a == axis else extents[a] for a, n in enumerate(static(x))]
-    part = _corner(s, x, inner) if inner != list(static(x)) else x
-    scattered = s.scatter_elements(part, s.astype(index, "int64"), source, axis=axis, reduction=how)
-    for a, extent in enumerate(static(x)):
-        if inner[a] < extent:  # what the index does not reach stays
-            region = _corner(s, x, [*static(scattered)[:a], extent, *inner[a + 1 :]])
-            scattered = s.concat(
-                [scattered, s.strided_slice(region, [a], [inner[a]], [extent])], axis=a
-            )
-    return scattered
-
-
-def _corner(s: Scope, x: Expr, extents: Sequence[int]) -> Expr:
-    axes = [a for a, n in enumerate(static(x)) if extents[a] != n]
-    if not axes:
-        return x
-    return s.strided_slice(x, axes, [0] * len(axes), [extents[a] for a in axes])
-
-
 def _scatter(how: str) -> Converter:
     def convert(c: Call) -> Expr:
-        return _scattered(c.scope, c["self"], c["dim"], c["index"], c["src"], how)
+        return scattered(c.scope, c["self"], c["dim"], c["index"], c["src"], how)
 
     return convert
 
@@ -163,7 +133,7 @@ def _scatter(how: str) -> Converter:
 def _scatter_value(c: Call) -> Expr:
     kind = dtype(c["self"])
     source = constant(np.full(static(c["index"]), c["value"]), kind)
-    return _scattered(c.scope, c["self"], c["dim"], c["index"], source, "update")
+    return scattered(c.scope, c["self"], c["dim"], c["index"], source, "update")
 
 
 def _scatter_two(c: Call) -> Expr:
@@ -174,17 +144,17 @@ def _scatter_two(c: Call) -> Expr:
         return _mean(c)
     if not c["include_self"]:
         neutral = constant(np.full(static(index), _lowest(reduce, kind)), kind)
-        x = _scattered(s, x, axis, index, neutral, "update")
-    return _scattered(s, x, axis, index, source, _REDUCTIONS[reduce])
+        x = scattered(s, x, axis, index, neutral, "update")
+    return scattered(s, x, axis, index, source, _REDUCTIONS[reduce])
 
 
 def _mean(c: Call) -> Expr:
     s, x, index, kind = c.scope, c["self"], c["index"], dtype(c["self"])
     one, zero = (constant(np.full(static(index), number), kind) for number in (1, 0))
     empty = constant(np.zeros(static(x)), kind)
-    count = _scattered(s, empty, c["dim"], index, one, "add")
-    start = x if c["include_self"] else _scattered(s, x, c["dim"], index, zero, "update")
-    total = _scattered(s, start, c["dim"], index, c["src"], "add")
+    count = scattered(s, empty, c["dim"], index, one, "add")
+    start = x if c["include_self"] else scattered(s, x, c["dim"], index, zero, "update")
+    total = scattered(s, start, c["dim"], index, c["src"], "add")
     count = s.add(count, 1.0) if c["include_self"] else s.maximum(count, 1.0)
     return s.divide(total, count) if "float" in kind else s.floor_divide(total, count)
 

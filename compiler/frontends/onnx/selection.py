@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax, te, tirx
 
 from hybridc.compiler.errors import UnsupportedError
@@ -20,6 +21,7 @@ from hybridc.compiler.frontends.onnx.node import (
     static,
 )
 from hybridc.compiler.frontends.onnx_graph import slices
+from hybridc.compiler.frontends.scattered_elements import scattered
 from hybridc.compiler.ir.rewrite import are_known, constant
 
 
@@ -168,15 +170,27 @@ def _top_k(node: Node) -> Expr | list[Expr]:
     return [_turned(s, values, "uint64") if wide else values, places]
 
 
-def _scattered(updates: int) -> Converter:
+def _scatter_nd(node: Node) -> Expr:
     """Without updates the data stay as they are; others are left to TVM."""
+    if not are_known(node.shape(1)[-1:]):
+        raise UnsupportedError("indices of an open number of axes")
+    return node.inputs[0] if 0 in node.shape(2) else None
 
-    def convert(node: Node) -> Expr:
-        if node.operator == "ScatterND" and not are_known(node.shape(1)[-1:]):
-            raise UnsupportedError("indices of an open number of axes")
-        return node.inputs[0] if 0 in node.shape(updates) else None
 
-    return convert
+def _scatter_elements(node: Node) -> Expr:
+    """Indices that reach along all other axes are left to TVM, which takes them all for such."""
+    x, index, source = node.inputs[:3]
+    axis = node.get("axis", 0) % len(node.shape())
+    if 0 in node.shape(2):
+        return x
+    pairs = enumerate(zip(node.shape(), node.shape(1), strict=True))
+    others = [(has, reaches) for at, (has, reaches) in pairs if at != axis]
+    if all(tvm_ffi.structural_equal(has, reaches) for has, reaches in others):
+        return None
+    if not all(map(are_known, [node.shape(), node.shape(1)])):
+        raise UnsupportedError("indices of other open sizes than the data")
+    how = node.get("reduction", "none")
+    return scattered(node.scope, x, axis, index, source, "update" if how == "none" else how)
 
 
 def _gather_nd(node: Node) -> Expr:
@@ -269,9 +283,9 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "Hardmax": _hardmax,
         "OneHot": _one_hot,
         "ReverseSequence": _reverse_sequence,
-        "Scatter": _scattered(2),
-        "ScatterElements": _scattered(2),
-        "ScatterND": _scattered(2),
+        "Scatter": _scatter_elements,
+        "ScatterElements": _scatter_elements,
+        "ScatterND": _scatter_nd,
         "Slice": _slice,
         "Split": _split,
         "TensorScatter": _tensor_scatter,

@@ -4,10 +4,8 @@ ONNX Runtime's own, of the domain com.microsoft, are among them.  The passes see
 of quantised model then: that of the QDQ format.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +14,6 @@ from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.writer import Place, Writer, domain_of, opset_of
 
 Names = Sequence[str]
-
-_AXIS_SINCE = 13  # the opset that gave DequantizeLinear its axis
 
 
 def written_out(proto: Proto) -> Proto:
@@ -54,20 +50,12 @@ class _Writer(Writer):
         self.model = model
 
     def dequantize(self, data: str, scale: str, zero: str, axis: int) -> str:
-        """Dequantise; the axis counts where the scale has one."""
+        """Dequantise; the axis counts where the scale has one.
+
+        Models of opsets before 13 get one too, which `versions.inferring_schema` allows.
+        """
         inputs = [data, scale, zero] if zero else [data, scale]
-        options: dict[str, Any] = {} if self.older and self.is_scalar(scale) else {"axis": axis}
-        return self.emit("DequantizeLinear", inputs, **options)
-
-    @property
-    def older(self) -> bool:
-        """Whether the model's opset has no axis of quantisation yet."""
-        return self.opset < _AXIS_SINCE
-
-    def is_scalar(self, name: str) -> bool:
-        """Whether a tensor is known to hold one number."""
-        sizes = self.sizes(name)
-        return sizes is not None and math.prod(sizes) == 1
+        return self.emit("DequantizeLinear", inputs, axis=axis)
 
     def sizes(self, name: str) -> Sequence[int] | None:
         """The sizes of an initialiser, or of an input or a typed tensor; None if not known."""
@@ -99,8 +87,7 @@ class _Writer(Writer):
         """All nodes, the last of which quantises by the scale and zero point at `index`."""
         scale, zero = self.input(index), self.input(index + 1)
         inputs = [result, scale, zero] if zero else [result, scale]
-        options: dict[str, Any] = {} if self.older and self.is_scalar(scale) else {"axis": axis}
-        self.emit("QuantizeLinear", inputs, self.node.output[0], **options)
+        self.emit("QuantizeLinear", inputs, self.node.output[0], axis=axis)
         return self.nodes
 
 
@@ -129,7 +116,7 @@ def _conv_integer(writer: _Writer) -> list[Proto]:
     if _of_bytes(writer):
         return [writer.node]
     x, w = (
-        _centred(writer, writer.input(index), zero, axis)
+        writer.dequantize(writer.input(index), writer.ones(zero), zero, axis)
         for index, zero, axis in ((0, writer.input(2), 1), (1, writer.input(3), 0))
     )
     y = writer.like_node("Conv", [x, w])
@@ -148,18 +135,6 @@ def _of_bytes(writer: _Writer) -> bool:
         return False
     weights, *points = (onnx.numpy_helper.to_array(known[name]) for name in names)
     return weights.ndim == 4 and fits_bytes(weights, *points or [None]) is not None
-
-
-def _centred(writer: _Writer, data: str, zero: str, axis: int) -> str:
-    """Integers less their zero points, as floats; by hand where the opset has no axis for it."""
-    import onnx
-
-    rank = len(writer.sizes(data) or ())
-    if not writer.older or not rank or not zero or writer.is_scalar(zero):
-        return writer.dequantize(data, writer.ones(zero), zero, axis)
-    wide, points = (writer.emit("Cast", [n], to=onnx.TensorProto.FLOAT) for n in (data, zero))
-    shape = writer.constant(np.array([-1 if at == axis else 1 for at in range(rank)]))
-    return writer.emit("Sub", [wide, writer.emit("Reshape", [points, shape])])
 
 
 def _elementwise(operator: str) -> Callable[[_Writer], list[Proto]]:

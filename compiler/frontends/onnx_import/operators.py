@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 
-from hybridc.compiler.errors import ModelError
+from hybridc.compiler.errors import ModelError, hint
 from hybridc.compiler.frontends.onnx_graph import functions
 from hybridc.compiler.frontends.onnx_graph.misreadings import better_expanded, misreading
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
@@ -83,7 +83,17 @@ def _require_known(missing: list[Proto]) -> None:
     del counts[missing[0].op_type]
     others = ", ".join(f"{name} x{count}" for name, count in counts.items())
     tail = f"; {len(counts)} others: {others}" if counts else ""
-    raise ModelError(f"{_operator(missing[0])} is not supported{tail}")
+    raise ModelError(f"{_operator(missing[0])} is not supported{misnamed(missing[0])}{tail}")
+
+
+def misnamed(node: Proto) -> str:
+    """That ONNX has no operator of a node's name, and the nearest; "" where it has, or may."""
+    import onnx
+
+    if node.domain not in _STANDARD or onnx.defs.has(node.op_type):
+        return ""
+    known = {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
+    return f": ONNX has none of that name; {hint(node.op_type, known)}"
 
 
 def expand_all(proto: Proto, again: Callable[[Proto], Proto]) -> Proto:

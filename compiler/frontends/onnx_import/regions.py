@@ -160,6 +160,7 @@ class _Graph:
             self.failed.update(wrong)
             self.reason = f"{wrong[0]!r} is imported with another type"
             return None
+        self._require_sizes()
         for region in parts.regions:
             self._try(region)
         return Imported(module, tuple(parts.regions), self.specs)
@@ -204,6 +205,16 @@ class _Graph:
         alike = shape == spec.shape or name in self.doubtful
         return not alike or str(kind.dtype) != spec.dtype
 
+    def _require_sizes(self) -> None:
+        """Raise ModelError where windows do not fit, which ONNX Runtime refuses as it runs."""
+        for name in sorted(self.written):
+            spec = self.specs.get(name)
+            if spec is None or isinstance(spec, OpaqueSpec):
+                continue
+            sizes = [size for size in spec.shape if isinstance(size, int)]
+            if (least := min(sizes, default=0)) < 0:
+                raise ModelError(f"tensor {name!r} has the negative size {least}; {self.reason}")
+
     def _try(self, region: Region) -> None:
         """Raise ModelError where ONNX Runtime does not take a region."""
         try:
@@ -214,6 +225,7 @@ class _Graph:
             if named is None:
                 raise ModelError(str(error)) from error
             where = operators.place(named)
+            reason = operators.misnamed(named) or f"; {error}"
             raise ModelError(
-                f"operator {named.op_type!r} ({where}) is not supported; {error}"
+                f"operator {named.op_type!r} ({where}) is not supported{reason}"
             ) from error
