@@ -11,6 +11,7 @@ from hybridc.compiler.assurance import (
     answers,
     calibration,
     confidence,
+    coverage,
     open_answers,
     samples,
     timing,
@@ -292,6 +293,8 @@ def _compare(
         compared = open_answers.compare(session, trial.model, sized, terms.how, check)
         found = open_answers.worst(found, compared)
     # Of ranges that data gave the contract says how much they may cost, where it limits accuracy.
-    if terms.calibrated is None or not terms.contract.accuracies(Measured()):
-        verify.check(found, terms.how.precision)
+    limits = [] if terms.calibrated is None else terms.contract.limited
+    others = coverage.unlimited(trial.model, trial.wanted, limits) if limits else None
+    held = [each for each in found if others is None or each.output in others]
+    answers.check(trial.model, trial.feeds, trial.wanted, held, terms.how.precision)
     return found, sized

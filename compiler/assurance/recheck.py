@@ -10,7 +10,7 @@ import tvm
 
 from hybridc.compiler import frontend
 from hybridc.compiler.artifacts.artifact import Artifact
-from hybridc.compiler.assurance import calibration, remembered
+from hybridc.compiler.assurance import calibration, coverage, remembered
 from hybridc.compiler.assurance.certify import Examined, Terms, Trial, examine
 from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.contract import VALIDATE, Contract, fewest_samples
@@ -88,12 +88,12 @@ def recheck(
             source = _model(model, artifact)
         with clock.stage("reference"):
             wanted = [source.reference(feed) for feed in feeds]
+        coverage.check(source, wanted, promised.min_accuracy, told)
     ranges = artifact.certificate.get("calibration")
     calibrated = ranges if isinstance(ranges, Mapping) else None
     terms = Terms(model is not None, _how(artifact), promised, told, calibrated=calibrated)
-    used = artifact.report.get("memory")
-    memory = int(used.get("peak", 0)) if isinstance(used, Mapping) else 0
-    examined = examine(artifact, Trial(source, feeds, wanted), terms, memory, clock.stage)
+    trial = Trial(source, feeds, wanted)
+    examined = examine(artifact, trial, terms, _memory(artifact, promised), clock.stage)
     clauses = promised.clauses(examined.measured)
     then = _conditions(artifact)
     return Recheck(tuple(clauses), unchecked, examined, then, _before(artifact, promised))
@@ -109,6 +109,20 @@ def _how(artifact: Artifact) -> How:
     if type(products) is not int or products < 0:
         raise ArtifactError(f"the certificate of {artifact.name} holds no products that are known")
     return How(_tolerance(artifact, "rtol"), _tolerance(artifact, "atol"), precision, products)
+
+
+def _memory(artifact: Artifact, promised: Contract) -> int:
+    """What a call holds at its peak, which is planned, not measured: by the artifact's report.
+
+    Raises ArtifactError where a limit asks for it and the report does not tell.
+    """
+    told = artifact.report.get("memory")
+    peak = told.get("peak") if isinstance(told, Mapping) else None
+    if type(peak) is int and peak >= 0:
+        return peak
+    if promised.max_memory is not None:
+        raise ArtifactError(f"the report of {artifact.name} has no peak memory that is known")
+    return 0
 
 
 def _tolerance(artifact: Artifact, name: str) -> float | None:
