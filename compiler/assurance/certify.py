@@ -16,7 +16,6 @@ from hybridc.compiler.assurance import (
     samples,
     timing,
     validation,
-    verify,
 )
 from hybridc.compiler.assurance.calibration import Feeds
 from hybridc.compiler.assurance.confidence import Estimate
