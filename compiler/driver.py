@@ -13,10 +13,10 @@ from hybridc.compiler import dims, frontend, pipeline, plugin
 from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance import coverage, samples
 from hybridc.compiler.assurance.calibration import Data
-from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.reduced import reduced
 from hybridc.compiler.assurance.samples import Samples
+from hybridc.compiler.assurance.terms import Trial
 from hybridc.compiler.building.unscheduled import Unscheduled
 from hybridc.compiler.configuration import plans, presets
 from hybridc.compiler.configuration.config import HybridConfig

@@ -84,12 +84,14 @@ class Catalogue(Generic[P]):
         match self._outside.get(name):
             case EntryPoint() as entry:
                 where = f"entry point {entry.value!r} of {self.folder}"
-                return _checked_options(self._checked(_imported(entry, where), name, where), where)
+                found = self._checked(_imported(entry, where), name, where)
             case Path() as path:
-                return _checked_options(self._only_class(_import_file(path), name), str(path))
+                where, found = str(path), self._only_class(_import_file(path), name)
             case _:
                 kind = name_of(self.base).replace("-", " ")
                 raise PluginError(f"no {kind} is named {name!r}; {hint(name, self.names())}")
+        _check_options(found, where)
+        return found
 
     def all(self) -> Iterator[tuple[str, type[P]]]:
         """All plug-ins with their names, in alphabetical order."""
@@ -120,7 +122,7 @@ class Catalogue(Generic[P]):
             )
         if "__dataclass_fields__" not in vars(kind):  # hasattr would find those of Pass
             raise PluginError(f"{where}: {kind.__name__} must be a frozen dataclass")
-        if missing := sorted(kind.__abstractmethods__):  # pyright: ignore[reportAttributeAccessIssue]
+        if missing := sorted(getattr(kind, "__abstractmethods__", ())):
             raise PluginError(f"{where}: {kind.__name__} does not define {', '.join(missing)}")
         return kind
 
@@ -166,19 +168,18 @@ def defines(path: Path, base: type) -> bool:
     return bool(_own_classes(_import_file(path), base))
 
 
-def _checked_options(kind: type[P], where: str) -> type[P]:
-    """The class.  Raises PluginError where text could not give its options."""
+def _check_options(kind: type, where: str) -> None:
+    """Raise PluginError where text could not give the options of a class."""
     try:
         hints = _hints(kind)
     except Exception as error:  # whatever an annotation raises
         raise PluginError(f"{where}: an option's type is not known: {described(error)}") from error
-    for field in dataclasses.fields(kind):  # pyright: ignore[reportArgumentType]
+    for field in dataclasses.fields(kind):
         option = f"{where}: option {_kebab(field.name)!r} of {kind.__name__}"
         if hints[field.name] not in _OPTIONS:
             raise PluginError(f"{option} must be an int, a float, a bool or a str")
         if field.default is dataclasses.MISSING:
             raise PluginError(f"{option} has no default")
-    return kind
 
 
 def _own_classes(module: types.ModuleType, base: type) -> list[type]:

@@ -222,6 +222,19 @@ def test_what_cannot_run_here_is_not_said_to_hold(model: Path) -> None:
         recheck(foreign)
 
 
+def test_another_machine_is_told_beside_times(artifact: Artifact) -> None:
+    """A limit on time is promised for the machine that it was measured on."""
+    assert not [each for each in recheck(artifact).machine if "certified on" in each]
+    moved = replace(
+        artifact,
+        certificate={**artifact.certificate, "machine": "Abacus 9000"},
+        target={**artifact.target, "threads": 512},
+    )
+    first, second, *_ = recheck(moved).machine
+    assert first.endswith("and the artifact was certified on Abacus 9000")
+    assert second.endswith(" of the 512 threads that it was compiled for")
+
+
 def test_nothing_to_measure_is_said(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,9 +13,9 @@ from test_driver import classifier
 
 from hybridc.compiler import driver, frontend, settings
 from hybridc.compiler.assurance import timing
-from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.contract import Contract, Measured
+from hybridc.compiler.assurance.terms import Trial
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.measurement.measure import Samples

@@ -94,6 +94,11 @@ class Comparison:
         """Whether every element is within the tolerance, and all of them together."""
         return self.differing == 0 and self.cosine >= self.min_cosine
 
+    @property
+    def lenient(self) -> bool:
+        """Whether more was allowed than the tolerance."""
+        return bool(self.condition or self.excused or self.reordered)
+
     def told(self) -> str:
         """For the report, where the tolerance alone was too narrow."""
         if self.excused:

@@ -19,7 +19,7 @@ from blake3 import blake3
 from hybridc.compiler import settings
 from hybridc.compiler.artifacts import archive
 from hybridc.compiler.assurance import calibration, remembered
-from hybridc.compiler.assurance.certify import Trial
+from hybridc.compiler.assurance.terms import Trial
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options, Plan
 from hybridc.compiler.errors import HybridcError

@@ -6,12 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import plugin
-from hybridc.compiler.interfaces import ScheduleRule, SearchTask, Strategy
+from hybridc.compiler.errors import PluginError
+from hybridc.compiler.interfaces import Point, ScheduleRule, SearchTask, Strategy, Trial
+from hybridc.compiler.plugin_faults import blaming
 
 
 def catalogue(files: Sequence[Path] = ()) -> plugin.Catalogue[Strategy]:
     """The plug-ins of `autotune/`, of the entry points `hybridc.autotune`, and of these files."""
     return plugin.catalogue("hybridc.autotune", Strategy, files)
+
+
+def proposed(
+    strategy: Strategy, task: SearchTask, history: Sequence[Trial], budget: int
+) -> tuple[Point, ...]:
+    """Points that the strategy proposes.
+
+    Raises PluginError where somebody else's fails, or offers what is no point of the space.
+    """
+    with blaming(strategy):
+        points = strategy.propose(task, history, budget)
+        for point in points:
+            if not task.contains(point):
+                raise PluginError(
+                    f"{plugin.text(strategy)} proposed {dict(point)}, which is no point of "
+                    f"{dict(task.space)}"
+                )
+    return points
 
 
 def search_task(rule: ScheduleRule, match: Any) -> SearchTask:
