@@ -43,7 +43,7 @@ class Mine(Controller):
         ("yield {'rows': 1}", "mine failed: KeyError"),
         (
             "yield {**task.default, 'rows': 1000}",
-            r"mine proposed {'rows': 1000, .*}, which is no point of {'rows': \\(",
+            "mine proposed {'rows': 1000, .*, which is no point of {'rows'",
         ),
     ],
 )

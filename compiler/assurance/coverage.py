@@ -40,11 +40,9 @@ def gap(metric: str, spec: TensorSpec, samples: Sequence[Any]) -> Gap | None:
         return Gap("is empty", _OTHER_DATA)
     if metric == "top1":
         return _gap_of_rows(arrays)
-    numbers = [array.astype(np.float64) for array in arrays]
-    finite = [array[np.isfinite(array)] for array in numbers]
-    if not any(array.size for array in finite):
+    if not any(np.isfinite(array).any() for array in arrays):
         return Gap("has no finite number", _OTHER_DATA)
-    if metric != "max-abs" and not any(array.any() for array in finite):
+    if metric != "max-abs" and not any((np.isfinite(a) & (a != 0)).any() for a in arrays):
         return Gap("is zero throughout", _OTHER_DATA)
     return None
 
