@@ -7,9 +7,7 @@ from typing import Any
 
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.artifacts.artifact import Artifact
-from hybridc.compiler.assurance import certificate as certificates
-from hybridc.compiler.assurance import certify
-from hybridc.compiler.assurance.certify import examine
+from hybridc.compiler.assurance import certificate, certify
 from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.assurance.terms import Terms, Trial
 from hybridc.compiler.assurance.verify import How
@@ -69,9 +67,9 @@ class Outcome:
     def retimed(self, samples: Samples, contract: Contract) -> "Outcome":
         """The same with new timings of its calls."""
         measured = replace(self.measured, **certify.rates(samples, contract))
-        certificate = certificates.retimed(self.artifact.certificate, measured, samples, contract)
+        certified = certificate.retimed(self.artifact.certificate, measured, samples, contract)
         report = replace(self.report, latency=samples)
-        artifact = replace(self.artifact, report=report.lasting(), certificate=certificate)
+        artifact = replace(self.artifact, report=report.lasting(), certificate=certified)
         broken = tuple(contract.judge(measured))
         return replace(self, artifact=artifact, report=report, measured=measured, broken=broken)
 
@@ -89,8 +87,8 @@ class Outcome:
             if size == found.measured.size:
                 break
             measured = replace(found.measured, size=size)
-            certificate = certificates.judged(found.artifact.certificate, measured, contract)
-            artifact = replace(found.artifact, certificate=certificate)
+            certified = certificate.judged(found.artifact.certificate, measured, contract)
+            artifact = replace(found.artifact, certificate=certified)
             found = replace(found, artifact=artifact, measured=measured)
         return replace(found, broken=(*contract.judge(found.measured), *advice))
 
@@ -239,7 +237,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     in_time = partial(clock.time_budget.check, "sensitivity is measured")
     sensitive = made.sensitive and made.sensitive.on(trial.feeds, model.inputs, in_time)
     try:
-        examined = examine(made.artifact, trial, terms, made.memory.peak, clock.stage)
+        examined = certify.examine(made.artifact, trial, terms, made.memory.peak, clock.stage)
     except WrongAnswerError as error:
         if sensitive is None:
             raise
