@@ -16,9 +16,10 @@ import data
 import markdown
 
 from hybridc.compiler import frontend
-from hybridc.compiler.assurance.certify import Terms, Trial, examine
+from hybridc.compiler.assurance.certify import examine
 from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.assurance.terms import Terms, Trial
 from hybridc.compiler.assurance.verify import How
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.orchestration.attempt import Outcome

@@ -16,6 +16,8 @@ _MODES = ("neural", "quantum", "superopt", "balanced", "dynamic", "intelligent")
 _TIERS = ("conservative", "balanced", "aggressive", "insane")
 # Options that take a comma-separated list, and repeated options of the form NAME=NUMBER.
 LISTS = ("components", "order", "levels", "backends")
+# Under this name click's context keeps the path of the file.
+CONFIG = "hybridc.config"
 MAPPINGS = ("min_accuracy", "max_drop", "weights", "level_weights")
 
 
@@ -25,6 +27,7 @@ def _from_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Non
         return
     from hybridc.compiler.configuration.config import HybridConfig
 
+    ctx.meta[CONFIG] = path
     values = HybridConfig.read(path).given()
     ctx.default_map = {name: _as_option(name, value) for name, value in values.items()}
 

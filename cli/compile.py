@@ -29,10 +29,10 @@ from hybridc.cli._options import (
     shapes_of,
 )
 from hybridc.cli._output import emit_json, progress, results_alone
+from hybridc.cli._places import check_apart
 from hybridc.cli._sections import COMPILE, Sectioned
 from hybridc.cli._steering import steering_options
 from hybridc.compiler.errors import ContractError
-from hybridc.compiler.filesystem.files import check_place
 from hybridc.compiler.orchestration import precisions
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def command(
     """
     start = time.perf_counter()  # before TVM is imported, since the user waits for that too
     shapes = shapes_of([model], shape)
-    path = _place(model, output, report)
+    path = _place(model, output, plugin)
     from hybridc.compiler.assurance import calibration as data
     from hybridc.compiler.configuration import presets
     from hybridc.compiler.configuration.config import HybridConfig
@@ -161,12 +161,25 @@ def command(
         raise ContractError(f"{'; '.join(outcome.broken)}; {path} is kept as the best there is")
 
 
-def _place(model: Path, output: Path | None, report: Path | None) -> Path:
-    """Where the artifact goes.  Raises InputError if it or the report cannot be written there."""
+def _place(model: Path, output: Path | None, plugins: tuple[Path, ...]) -> Path:
+    """Where the artifact goes, which may replace the one of its lock.
+
+    Raises InputError if it, or what is written beside it, cannot be, or would take the place of
+    what is read.
+    """
     path = output or Path(f"{model.stem}.hyb")
-    check_place("-o", path, "model.hyb", {"MODEL": model})
-    if report is not None:
-        check_place("--report", report, "report.html", {"MODEL": model, "-o": path})
+    context = click.get_current_context()
+    given = context.params
+    read = {
+        "MODEL": model,
+        "--calibration": given["calibration"],
+        "--validation": given["validation"],
+        "--plugin": plugins,
+        "--config": context.meta.get(_steering.CONFIG),
+    }
+    check_apart({"-o": path}, read)
+    beside = {"--report": given["report"], "--trace": given["trace"]}
+    check_apart(beside, {**read, "--lock": given["lock"], "-o": path})
     return path
 
 

@@ -27,6 +27,7 @@ from hybridc.cli._watched import watched
 from hybridc.compiler import settings
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.installation.packages import version_of
+from hybridc.compiler.log.urls import hidden
 from hybridc.compiler.processes import tvm_alone
 
 # New objects between two garbage collections. A compilation makes millions of objects, few of them
@@ -37,7 +38,7 @@ BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports a program whose reader we
 _OWN_CODE = frozenset({"--validate", "--config", "--plugin"})
 _CUT_SHORT = (
     "the process was ended from within before the work was done; a validation function or a plug-in"
-    " must not call os._exit"
+    " must not call sys.exit or os._exit"
 )
 _PARTS = ("hybridc", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy")
 
@@ -124,6 +125,8 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort) as error:
         # click turns what interrupts the reading of arguments into Abort, and keeps its cause.
         return _interrupted(error.__cause__ or error)
+    except SystemExit:  # of user code: click's own exits are results
+        return _fail(_CUT_SHORT, 2)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -183,7 +186,7 @@ def _without_room(error: MemoryError) -> str:
 
 def _fault(error: Exception, arguments: Sequence[str]) -> str:
     """A message that says the fault is ours, and what to report."""
-    call = shlex.join(["hybridc", *arguments])
+    call = shlex.join(["hybridc", *map(hidden, arguments)])
     message = str(error).strip().split("\n")[0]
     return (
         f"internal error: {type(error).__name__}: {message}; please report it with the model and "

@@ -27,6 +27,7 @@ from hybridc.cli._options import (
     shapes_of,
 )
 from hybridc.cli._output import emit_json, progress
+from hybridc.cli._places import check_apart
 
 if TYPE_CHECKING:
     from hybridc.compiler.configuration.plans import Options
@@ -120,6 +121,7 @@ def command(
     if not models:
         raise click.UsageError("Missing argument 'MODEL...'.")
     how.check(plugin)
+    check_apart({"--trace": plain["trace"]}, {"MODEL": models, "--plugin": plugin})
     shapes = shapes_of(models, shape)
     with progress(verbose, quiet, now_and_then=True) as tell:
         options = Options(**plain, plugins=plugin, progress=tell)

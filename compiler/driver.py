@@ -11,12 +11,12 @@ from typing import Any
 
 from hybridc.compiler import dims, frontend, pipeline, plugin
 from hybridc.compiler.artifacts.artifact import Artifact
-from hybridc.compiler.assurance import not_numbers, runnable, samples
+from hybridc.compiler.assurance import coverage, runnable, samples
 from hybridc.compiler.assurance.calibration import Data
-from hybridc.compiler.assurance.certify import Trial
-from hybridc.compiler.assurance.contract import VALIDATE, Contract
+from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.reduced import reduced
 from hybridc.compiler.assurance.samples import Samples
+from hybridc.compiler.assurance.terms import Trial
 from hybridc.compiler.building.unscheduled import Unscheduled
 from hybridc.compiler.configuration import plans, presets
 from hybridc.compiler.configuration.config import HybridConfig
@@ -203,7 +203,7 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     wanted: list[list[Array]] = []
     if compared:
         model, data, wanted = _with_answers(data, model, plan, clock)
-    trial = Trial(_noting_nans(model, wanted, data, options), data.feeds, wanted, data)
+    trial = Trial(_noting_gaps(model, wanted, data, options), data.feeds, wanted, data)
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
     past = history.read() if cascade.several(options) else ()
@@ -234,17 +234,15 @@ def _with_answers(data: Samples, model: Model, plan: Plan, clock: Clock) -> runn
             model.reference.release()
 
 
-def _noting_nans(
+def _noting_gaps(
     model: Model, wanted: Sequence[Sequence[Array]], data: Samples, options: Options
 ) -> Model:
-    """The model, with a note if some of its outputs are NaN.
+    """The model, with a note if some of its outputs are NaN, or a limit says nothing of them.
 
-    Raises InputError if there is a limit on their accuracy, which would be meaningless.
+    Raises InputError if a limit on their accuracy would be meaningless.
     """
-    holes = not_numbers.told(model, wanted, data.told)
-    if holes and any(name != VALIDATE for name in options.contract.min_accuracy):
-        raise InputError("; ".join(holes))
-    return replace(model, notes=(*model.notes, *holes)) if holes else model
+    notes = coverage.check(model, wanted, options.contract.min_accuracy, data.told)
+    return replace(model, notes=(*model.notes, *notes)) if notes else model
 
 
 def _finished(found: Cascaded[Outcome], shop: Workshop) -> Outcome:

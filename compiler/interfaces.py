@@ -25,8 +25,6 @@ Schedule = Any  # tvm.s_tir.Schedule
 
 Point = Mapping[str, int]
 Space = Mapping[str, tuple[int, ...]]
-
-
 Usable = Callable[[str, Point], str | None]  # why a rule's point cannot be used, or None
 
 
@@ -290,6 +288,8 @@ def _untried(
     """The points that are new, up to `patience` in a row that are not; `seen` grows."""
     repeated = 0
     for point in points:
+        if not task.contains(point):
+            raise ValueError(f"{point} is no point of the space")
         if (key := task.key(point)) in seen:
             repeated += 1
             if repeated >= patience:

@@ -25,19 +25,24 @@ class Instrument(Protocol):
 def passes(files: Sequence[Path] = ()) -> plugin.Catalogue[Pass]:
     """The passes known: ours, those of entry points, and those in `files`.
 
-    Raises PluginError if one of these holds no plug-in of any kind: each compilation asks here.
+    Raises PluginError if one of these holds no plug-in of its name: each compilation asks here.
     """
     for path in files:
-        if not plugin.defines(path, plugin.Plugin):
-            raise PluginError(
-                f"--plugin {path}: it defines no pass, schedule rule, strategy or backend"
-            )
+        plugin.check_file(path)
     return plugin.catalogue("hybridc.passes", Pass, files)
 
 
 def rules(files: Sequence[Path] = (), device: str = CPU) -> tuple[ScheduleRule, ...]:
-    """Every rule for a kind of target, in the order in which kernels are offered to them."""
+    """Every rule for a kind of target, in the order in which kernels are offered to them.
+
+    Raises PluginError for a rule that has no place in this order.
+    """
     catalogue = plugin.catalogue("hybridc.schedules", ScheduleRule, files)
+    for name, kind in catalogue.all():
+        if not isinstance(found := getattr(kind, "priority", None), int):
+            raise PluginError(f"rule {name!r} needs a whole number as its priority, got {found!r}")
+        if kind.device not in (CPU, CUDA):
+            raise PluginError(f"rule {name!r} is for {CPU!r} or {CUDA!r}, not {kind.device!r}")
     served = [kind() for _, kind in catalogue.all() if kind.device == device]
     return tuple(sorted(served, key=lambda rule: -rule.priority))
 
@@ -109,7 +114,7 @@ def run(
             raise type(error)(f"pass {plugin.text(step)}: {error}") from error
         except HybridcError as error:
             raise type(error)(f"{_where(steps, index)}: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # whatever a pass of somebody else's raises
             first = str(error).strip().split("\n", 1)[0]
             raise PassError(f"{_where(steps, index)}: {type(error).__name__}: {first}") from error
         for instrument in reversed(instruments):  # instruments nest around the pass
@@ -122,6 +127,8 @@ def _apply(step: Pass, module: IRModule, context: Context) -> IRModule:
     before = _functions(module)
     step.requires(module)
     after = step.apply(module, context)
+    if not hasattr(after, "functions_items"):
+        raise PassError(f"apply must return a module, got {type(after).__name__}")
     if _functions(module) != before:
         raise PassError("it changed the module that it was given; passes return a new one")
     if _functions(after) == before:

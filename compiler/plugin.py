@@ -19,10 +19,11 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
 
-from hybridc.compiler.errors import PluginError, hint
+from hybridc.compiler.errors import PluginError, described, hint
 
 P = TypeVar("P")
 _SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<options>[^{}]*)\})?$")
+_OPTIONS = (bool, int, float, str)
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -49,7 +50,7 @@ class Catalogue(Generic[P]):
         for entry in _entries(self.folder, tuple(sys.path)):
             self._claim(found, entry.name, entry)
         for path in self.files:
-            self._claim(found, _kebab(path.stem), path)
+            self._claim(found, _name_of_file(path), path)
         return found
 
     def _claim(
@@ -82,12 +83,15 @@ class Catalogue(Generic[P]):
             return self._only_class(importlib.import_module(f"{self.folder}.{_snake(name)}"), name)
         match self._outside.get(name):
             case EntryPoint() as entry:
-                return self._checked(entry.load(), name, str(entry))
+                where = f"entry point {entry.value!r} of {self.folder}"
+                found = self._checked(_imported(entry, where), name, where)
             case Path() as path:
-                return self._only_class(_import_file(path), name)
+                where, found = str(path), self._only_class(_import_file(path), name)
             case _:
                 kind = name_of(self.base).replace("-", " ")
                 raise PluginError(f"no {kind} is named {name!r}; {hint(name, self.names())}")
+        _check_options(found, where)
+        return found
 
     def all(self) -> Iterator[tuple[str, type[P]]]:
         """All plug-ins with their names, in alphabetical order."""
@@ -118,6 +122,8 @@ class Catalogue(Generic[P]):
             )
         if "__dataclass_fields__" not in vars(kind):  # hasattr would find those of Pass
             raise PluginError(f"{where}: {kind.__name__} must be a frozen dataclass")
+        if missing := sorted(getattr(kind, "__abstractmethods__", ())):
+            raise PluginError(f"{where}: {kind.__name__} does not define {', '.join(missing)}")
         return kind
 
 
@@ -143,9 +149,37 @@ def catalogue(folder: str, base: type[P], files: Iterable[Path]) -> Catalogue[P]
     return Catalogue(folder, base, tuple(path for path in files if defines(path, base)))
 
 
+def check_file(path: Path) -> None:
+    """Raise PluginError if a file, which is executed, holds no plug-in of its name."""
+    if not (kinds := _own_classes(_import_file(path), Plugin)):
+        raise PluginError(
+            f"--plugin {path}: it defines no pass, schedule rule, strategy or backend"
+        )
+    name = _name_of_file(path)
+    if all(name_of(kind) != name for kind in kinds):
+        given = ", ".join(kind.__name__ for kind in kinds)
+        raise PluginError(
+            f"{path}: the class of {name!r} must be named {_camel(name)}, not {given}"
+        )
+
+
 def defines(path: Path, base: type) -> bool:
     """Whether a plug-in file defines a class of this kind; the file is executed to find out."""
     return bool(_own_classes(_import_file(path), base))
+
+
+def _check_options(kind: type, where: str) -> None:
+    """Raise PluginError where text could not give the options of a class."""
+    try:
+        hints = _hints(kind)
+    except Exception as error:  # whatever an annotation raises
+        raise PluginError(f"{where}: an option's type is not known: {described(error)}") from error
+    for field in dataclasses.fields(kind):
+        option = f"{where}: option {_kebab(field.name)!r} of {kind.__name__}"
+        if hints[field.name] not in _OPTIONS:
+            raise PluginError(f"{option} must be an int, a float, a bool or a str")
+        if field.default is dataclasses.MISSING:
+            raise PluginError(f"{option} has no default")
 
 
 def _own_classes(module: types.ModuleType, base: type) -> list[type]:
@@ -227,9 +261,28 @@ def _executed(path: Path, _: int) -> types.ModuleType:
     sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise PluginError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever the file's own code raises
+        raise PluginError(f"--plugin {path}: {described(error)}") from error
     return module
+
+
+def _imported(entry: EntryPoint, where: str) -> object:
+    """What an entry point names.  Raises PluginError where a package is broken."""
+    try:
+        return entry.load()
+    except (Exception, SystemExit) as error:  # whatever the package's own code raises
+        raise PluginError(f"{where} cannot be imported: {described(error)}") from error
+
+
+def _name_of_file(path: Path) -> str:
+    """The name of the plug-in in a file."""
+    name = _kebab(path.stem)
+    if _SPEC.match(name) is None or "{" in name:
+        raise PluginError(
+            f"--plugin {path}: the file's name is the plug-in's, and is written in lower case, as"
+            " fold_padding.py"
+        )
+    return name
 
 
 def _kebab(name: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 from tvm import tirx
 from tvm.tirx import Max, Min, Select
 
-from hybridc.passes._polynomials import ARGUMENT, horner, let, real, whole
+from hybridc.passes._float_types import ARGUMENT, let
+from hybridc.passes._polynomials import horner, real, whole
 
 Expr = Any  # tvm.ir.Expr
 

@@ -1,47 +1,46 @@
 """exp, log, tanh and erf of float32 as additions, multiplications and bit operations.
 
-LLVM calls the C library for these functions, once for each lane of a vector.  What stands here
-stays in vector registers.  Coefficients are minimax fits (iteratively reweighted least squares,
-after Lawson, on 4000 Chebyshev nodes in float64), rounded to float32; the error of each fit is
-given beside it, and tests/test_fast_math.py measures what is left of it in float32.
-
-TVM's `min(a, b)` is `a if a < b else b`: with the argument as `b`, a NaN passes.  Values used more
-than once are bound by `Let`.  TVM's code generator expands these bindings again when it analyses
-them, so each function uses its argument once, and intermediate values as seldom as possible.
+Coefficients are minimax fits (iteratively reweighted least squares, after Lawson, on 4000 Chebyshev
+nodes in float64), rounded to float32; the error of each fit is given beside it, and
+tests/test_fast_math.py measures what is left of it in float32.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import tirx
 from tvm.ir.prim import expr as prim
-from tvm.tirx import Let, Max, Min, Select
+from tvm.tirx import Min, Select
+
+from hybridc.passes._float_types import ARGUMENT, FloatType, let
 
 Expr = Any  # tvm.ir.Expr
 
-# The name by which each function binds its argument.
-ARGUMENT = "argument"
-# Added to a float32 below 2^22, this leaves the nearest integer in the last bits, of which the
-# lowest nine are 0 themselves.
-ROUND = 12582912.0  # 1.5 * 2^23, 0x4B400000
-_MANTISSA_BITS = 23
-# ln 2 in two parts: the first has 9 bits, so that its product with an exponent is exact.
+# ln 2 in two parts, of which the first has 9 bits.
 _LN2_HIGH = 0.693359375
-_LN2_LOW = math.log(2) - _LN2_HIGH
-# The bits of 2^(n - 1) are n + _EXP_BIAS as an exponent: n from -126, which makes 0, to 128.
-_EXP_BIAS = 126
-_EXP_LOW, _EXP_HIGH = -87.6, 88.9
-# 2 exp(r) for |r| <= ln(2)/2: relative error 3.1e-9.
-_EXP = (
-    2.0,
-    2.0,
-    0.99999988079071044,
-    0.33333042263984680,
-    0.083336777985095978,
-    0.016737420111894608,
-    0.0027629225514829159,
+FLOAT32 = FloatType(
+    "float32",
+    "int32",
+    mantissa_bits=23,
+    bias=127,
+    nan_bits=0x7FC00000,
+    ln2=(_LN2_HIGH, math.log(2) - _LN2_HIGH),
+    exp_of=(  # relative error 3.1e-9
+        2.0,
+        2.0,
+        0.99999988079071044,
+        0.33333042263984680,
+        0.083336777985095978,
+        0.016737420111894608,
+        0.0027629225514829159,
+    ),
+    exp_range=(-87.6, 88.9),
 )
+exp, sigmoid = FLOAT32.exp, FLOAT32.sigmoid
+horner, real, whole, nan = FLOAT32.horner, FLOAT32.real, FLOAT32.whole, FLOAT32.nan
+_MANTISSA_BITS = FLOAT32.mantissa_bits
+_LN2_LOW = FLOAT32.ln2[1]
 # (log(1 + f) - f + f^2/2) / f^3 for 1/sqrt(2) <= 1 + f < sqrt(2): relative error of log 5.8e-9.
 _LOG = (
     0.33333331346511841,
@@ -94,36 +93,13 @@ _ERF_BELOW = (
 _LEAST_SCALE = 0.05
 
 
-def exp(x: Expr) -> Expr:
-    """The exponential 2^n e^r, n = round(x / ln 2) and |r| <= ln(2)/2 (Cody and Waite).
-
-    The polynomial gives 2 e^r and the exponent's bits 2^(n - 1): so n = 128, for the largest finite
-    results, needs no second factor, and an exponent whose bits are 0 makes the result 0.
-    """
-    return let(ARGUMENT, _clamp(x, _EXP_LOW, _EXP_HIGH), _exp_clamped)
-
-
-def _exp_clamped(x: Expr) -> Expr:
-    def rounded(shifted: Expr) -> Expr:
-        # All bits but those of n + _EXP_BIAS are shifted out.
-        bits = tirx.shift_left(tirx.reinterpret("int32", shifted), whole(_MANTISSA_BITS))
-        factor = tirx.reinterpret("float32", bits)
-        return let("r", rest(shifted), lambda r: horner(_EXP, r) * factor)
-
-    def rest(shifted: Expr) -> Expr:
-        multiple = shifted - real(ROUND + _EXP_BIAS)
-        return x - multiple * real(_LN2_HIGH) - multiple * real(_LN2_LOW)
-
-    return let("z", x * real(1 / math.log(2)) + real(ROUND + _EXP_BIAS), rounded)
-
-
 def log(x: Expr) -> Expr:
     """The natural logarithm e ln 2 + ln m of x = 2^e m, with m about 1."""
 
     def of_argument(x: Expr) -> Expr:
         # Subnormal numbers are scaled to have a full mantissa.
         small = x < real(_SMALLEST_NORMAL)
-        bits = tirx.reinterpret("int32", Select(small, x * real(2.0**_MANTISSA_BITS), x))
+        bits = FLOAT32.bits(Select(small, x * real(2.0**_MANTISSA_BITS), x))
         shift = Select(small, whole(_MANTISSA_BITS), whole(0))
         from_root = bits - whole(_SQRT_HALF_BITS)
         return let("b", from_root, lambda b: of_bits(x, b, shift))
@@ -132,7 +108,7 @@ def log(x: Expr) -> Expr:
         exponent = tirx.shift_right(bits, whole(_MANTISSA_BITS)) - shift
         mantissa = tirx.bitwise_and(bits, whole(2**_MANTISSA_BITS - 1)) + whole(_SQRT_HALF_BITS)
         power = tirx.Cast("float32", exponent)
-        rest = tirx.reinterpret("float32", mantissa) - real(1.0)
+        rest = FLOAT32.of_bits(mantissa) - real(1.0)
         body = let("f", rest, lambda f: let("k", power, lambda k: finite(f, k)))
         edge = Select(x == real(0.0), real(-math.inf), nan())
         return Select(x > real(0.0), Select(x < real(math.inf), body, x), edge)
@@ -152,11 +128,6 @@ def tanh(x: Expr) -> Expr:
 def erf(x: Expr) -> Expr:
     """The error function as x times a quotient of polynomials of x^2."""
     return _odd_quotient(x, _ERF_LIMIT, _ERF_ABOVE, _ERF_BELOW)
-
-
-def sigmoid(x: Expr) -> Expr:
-    """The logistic function 1 / (1 + e^-x)."""
-    return real(1.0) / (real(1.0) + exp(real(0.0) - x))
 
 
 def power(x: Expr, exponent: int) -> Expr:
@@ -180,7 +151,7 @@ def _odd_quotient(x: Expr, limit: float, above: Sequence[float], below: Sequence
         return let("t", square, lambda t: x * horner(above, t) / horner(below, t))
 
     # Beyond the limit it grows with x, and rounding may carry the last steps below beyond 1.
-    return _clamp(let(ARGUMENT, x, of_argument), -1.0, 1.0)
+    return FLOAT32.clamp(let(ARGUMENT, x, of_argument), -1.0, 1.0)
 
 
 def _scaled(x: Expr) -> tuple[Expr, float]:
@@ -190,36 +161,3 @@ def _scaled(x: Expr) -> tuple[Expr, float]:
         if _LEAST_SCALE < abs(scale) < 1 / _LEAST_SCALE:
             return x.a, scale
     return x, 1.0
-
-
-def _clamp(x: Expr, low: float, high: float) -> Expr:
-    return Max(real(low), Min(real(high), x))
-
-
-def horner(coefficients: Sequence[float], x: Expr) -> Expr:
-    """The polynomial with these coefficients, the constant first."""
-    total = real(coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        total = total * x + real(coefficient)
-    return total
-
-
-def let(name: str, value: Expr, body: Callable[[Expr], Expr]) -> Expr:
-    """Bind a value that the body uses more than once."""
-    var = tirx.Var(name, value.ty)
-    return Let(var, value, body(var))
-
-
-def real(value: float) -> Expr:
-    """A number of float32."""
-    return tirx.const(value, "float32")
-
-
-def whole(value: int) -> Expr:
-    """A number of int32."""
-    return tirx.const(value, "int32")
-
-
-def nan() -> Expr:
-    """NaN of float32."""
-    return tirx.reinterpret("float32", whole(0x7FC00000))

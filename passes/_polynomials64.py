@@ -5,41 +5,42 @@ no instructions: an exponent becomes a float as the last bits of one.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from tvm import tirx
-from tvm.tirx import Max, Min, Select
+from tvm.tirx import Select
 
-from hybridc.passes._polynomials import ARGUMENT, let
+from hybridc.passes._float_types import ARGUMENT, FloatType, let
 
 Expr = Any  # tvm.ir.Expr
 
-_MANTISSA_BITS = 52
-# Added to a float64 below 2^51, this leaves the nearest integer in the last bits, of which the
-# lowest twelve are 0 themselves.
-_ROUND = 1.5 * 2.0**52
-# ln 2 in two parts: the first has 32 bits, so that its product with an exponent is exact.
-_LN2_HIGH = 6.93147180369123816490e-01
-_LN2_LOW = 1.90821492927058770002e-10
-# The bits of 2^(n - 1) are n + _EXP_BIAS as an exponent: n from -1022, which makes 0, to 1024.
-_EXP_BIAS = 1022
-_EXP_LOW, _EXP_HIGH = -708.5, 709.9
-# 2 exp(r) for |r| <= ln(2)/2, of the Chebyshev series: relative error 1.6e-17.
-_EXP = (
-    2.0,
-    2.0,
-    1.0000000000000002,
-    0.33333333333333337,
-    0.08333333333324826,
-    0.016666666666660123,
-    0.0027777777834427433,
-    0.00039682539726107235,
-    4.960304259190875e-05,
-    5.511453691999413e-06,
-    5.524017689081949e-07,
-    5.020077099102064e-08,
+FLOAT64 = FloatType(
+    "float64",
+    "int64",
+    mantissa_bits=52,
+    bias=1023,
+    nan_bits=0x7FF8000000000000,
+    ln2=(6.93147180369123816490e-01, 1.90821492927058770002e-10),  # the first has 32 bits
+    exp_of=(  # of the Chebyshev series: relative error 1.6e-17
+        2.0,
+        2.0,
+        1.0000000000000002,
+        0.33333333333333337,
+        0.08333333333324826,
+        0.016666666666660123,
+        0.0027777777834427433,
+        0.00039682539726107235,
+        4.960304259190875e-05,
+        5.511453691999413e-06,
+        5.524017689081949e-07,
+        5.020077099102064e-08,
+    ),
+    exp_range=(-708.5, 709.9),
 )
+exp, sigmoid = FLOAT64.exp, FLOAT64.sigmoid
+_MANTISSA_BITS = FLOAT64.mantissa_bits
+_LN2_HIGH, _LN2_LOW = FLOAT64.ln2
+_real, _whole = FLOAT64.real, FLOAT64.whole
 # (log(1 + f) / s - 2) / s^2 in powers of s^2, s = f / (2 + f), for 1/sqrt(2) <= 1 + f < sqrt(2):
 # relative error of log 1.3e-18 (fdlibm, e_log.c).
 _LOG = (
@@ -54,31 +55,7 @@ _LOG = (
 _SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
 _ONE_BITS = 0x3FF0000000000000
 _TWO_TO_52_BITS = 0x4330000000000000
-_NAN_BITS = 0x7FF8000000000000
 _SMALLEST_NORMAL = 2.0**-1022
-
-
-def exp(x: Expr) -> Expr:
-    """The exponential, by the steps of `_polynomials.exp`."""
-    return let(ARGUMENT, Max(_real(_EXP_LOW), Min(_real(_EXP_HIGH), x)), _exp_clamped)
-
-
-def _exp_clamped(x: Expr) -> Expr:
-    def rounded(shifted: Expr) -> Expr:
-        bits = tirx.shift_left(tirx.reinterpret("int64", shifted), _whole(_MANTISSA_BITS))
-        factor = tirx.reinterpret("float64", bits)
-        return let("r", rest(shifted), lambda r: _horner(_EXP, r) * factor)
-
-    def rest(shifted: Expr) -> Expr:
-        multiple = shifted - _real(_ROUND + _EXP_BIAS)
-        return x - multiple * _real(_LN2_HIGH) - multiple * _real(_LN2_LOW)
-
-    return let("z", x * _real(1 / math.log(2)) + _real(_ROUND + _EXP_BIAS), rounded)
-
-
-def sigmoid(x: Expr) -> Expr:
-    """The logistic function 1 / (1 + e^-x)."""
-    return _real(1.0) / (_real(1.0) + exp(_real(0.0) - x))
 
 
 def log(x: Expr) -> Expr:
@@ -87,7 +64,7 @@ def log(x: Expr) -> Expr:
     def of_argument(x: Expr) -> Expr:
         # Subnormal numbers are scaled to have a full mantissa.
         small = x < _real(_SMALLEST_NORMAL)
-        bits = tirx.reinterpret("int64", Select(small, x * _real(2.0**_MANTISSA_BITS), x))
+        bits = FLOAT64.bits(Select(small, x * _real(2.0**_MANTISSA_BITS), x))
         zero = Select(small, _real(2.0**52 + 1023 + _MANTISSA_BITS), _real(2.0**52 + 1023))
         # The exponent of this has its bias of 1023 still, so that no bits stand for less than 0.
         from_root = bits + _whole(_ONE_BITS - _SQRT_HALF_BITS)
@@ -96,11 +73,11 @@ def log(x: Expr) -> Expr:
     def of_bits(x: Expr, bits: Expr, zero: Expr) -> Expr:
         biased = tirx.shift_right(tirx.Cast("uint64", bits), tirx.const(_MANTISSA_BITS, "uint64"))
         number = tirx.bitwise_or(biased, tirx.const(_TWO_TO_52_BITS, "uint64"))
-        power = tirx.reinterpret("float64", number) - zero
+        power = FLOAT64.of_bits(number) - zero
         mantissa = tirx.bitwise_and(bits, _whole(2**_MANTISSA_BITS - 1)) + _whole(_SQRT_HALF_BITS)
-        rest = tirx.reinterpret("float64", mantissa) - _real(1.0)
+        rest = FLOAT64.of_bits(mantissa) - _real(1.0)
         body = let("f", rest, lambda f: let("k", power, lambda k: quotient(f, k)))
-        edge = Select(x.equal(_real(0.0)), _real(-math.inf), _nan())
+        edge = Select(x.equal(_real(0.0)), _real(-math.inf), FLOAT64.nan())
         return Select(x > _real(0.0), Select(x < _real(math.inf), body, x), edge)
 
     def quotient(f: Expr, k: Expr) -> Expr:
@@ -109,27 +86,8 @@ def log(x: Expr) -> Expr:
     def finite(f: Expr, k: Expr, s: Expr) -> Expr:
         """What rounds most is added last: log(1 + f) = f - f^2/2 + s (f^2/2 + R(s^2))."""
         square = f * f * _real(0.5)
-        higher = let("t", s * s, lambda t: t * _horner(_LOG, t))
+        higher = let("t", s * s, lambda t: t * FLOAT64.horner(_LOG, t))
         small = s * (square + higher) + k * _real(_LN2_LOW)
         return small - square + f + k * _real(_LN2_HIGH)
 
     return let(ARGUMENT, x, of_argument)
-
-
-def _horner(coefficients: Sequence[float], x: Expr) -> Expr:
-    total = _real(coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        total = total * x + _real(coefficient)
-    return total
-
-
-def _real(value: float) -> Expr:
-    return tirx.const(value, "float64")
-
-
-def _whole(value: int) -> Expr:
-    return tirx.const(value, "int64")
-
-
-def _nan() -> Expr:
-    return tirx.reinterpret("float64", _whole(_NAN_BITS))

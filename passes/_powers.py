@@ -14,7 +14,8 @@ from tvm import tirx
 from tvm.ir.prim.expr import FloatImm
 from tvm.tirx import Max, Min, Select
 
-from hybridc.passes._polynomials import ARGUMENT, horner, let, nan, real, whole
+from hybridc.passes._float_types import ARGUMENT, let
+from hybridc.passes._polynomials import horner, nan, real, whole
 
 Expr = Any  # tvm.ir.Expr
 

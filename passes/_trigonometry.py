@@ -16,7 +16,8 @@ from tvm.ir.prim import expr as prim
 from tvm.tirx import Select
 from tvm_ffi import structural_map, structural_walk
 
-from hybridc.passes._polynomials import ROUND, horner, let, real, whole
+from hybridc.passes._float_types import let
+from hybridc.passes._polynomials import FLOAT32, horner, real, whole
 
 Expr = Any  # tvm.ir.Expr
 Var = Any  # tvm.ir.expr.Var
@@ -105,7 +106,7 @@ def _reduced(x: Expr, function: Callable[[Expr, Expr], Expr], quarters: int = 0)
     """`function` of the rest of x behind the multiple n of pi/2, and of n plus some `quarters`."""
 
     def of_multiple(x: Expr, shifted: Expr) -> Expr:
-        multiple, rest = shifted - real(ROUND), x
+        multiple, rest = shifted - real(FLOAT32.rounding), x
         for part in _PARTS:
             rest = rest - multiple * real(part)
         count = tirx.reinterpret("int32", shifted)
@@ -113,7 +114,7 @@ def _reduced(x: Expr, function: Callable[[Expr, Expr], Expr], quarters: int = 0)
         return let("r", rest, lambda r: function(r, count))
 
     def of_argument(x: Expr) -> Expr:
-        return let("z", x * real(2 / math.pi) + real(ROUND), lambda z: of_multiple(x, z))
+        return let("z", x * real(2 / math.pi) + real(FLOAT32.rounding), lambda z: of_multiple(x, z))
 
     return let("argument", x, of_argument)
 

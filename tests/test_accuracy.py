@@ -49,6 +49,10 @@ def test_what_is_no_number_on_one_side_only_is_worthless(odd: float) -> None:
         warnings.simplefilter("error")
         assert estimate("snr", [[f32(1, 2)]] * 30, [[f32(1, 2)]] * 30).low == INF
     assert value("max-abs", [f32(1, 2)], [f32(1, odd)]) == INF
+    assert value("max-rel", [f32(1, 2)], [f32(1, odd)]) == INF
+    assert value("max-rel", [f32(1, 1e-9)], [f32(1, odd)]) == INF  # however small what was wanted
+    assert value("max-rel", [f32(1, odd)], [f32(1, 2)]) == INF
+    assert value("top1", [f32(1, 2)], [f32(1, odd)]) == 0
     assert value("cosine", [f32(1, odd)], [f32(1, odd)]) == 1
 
 
@@ -58,6 +62,31 @@ def test_empty_outputs_and_scalars_agree(shape: tuple[int, ...]) -> None:
     for name, metric in METRICS.items():
         best = metric.high if metric.higher else metric.low
         assert value(name, [array], [array]) == best
+
+
+def test_nothing_is_relatively_near_to_zeros() -> None:
+    assert value("max-rel", [f32(0, 0)], [f32(0, 1e-30)]) == INF
+    assert value("max-rel", [f32(0, 0)], [f32(0, 0)]) == 0
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8, np.bool_])
+def test_top1_of_classes_is_the_share_of_equal_ones(kind: type) -> None:
+    wanted = [np.array([label], kind) for label in (0, 1, 1, 0)]
+    got = [np.array([label], kind) for label in (0, 1, 1, 1)]
+    assert estimate("top1", [[x] for x in wanted], [[x] for x in got]).value == 0.75
+    assert estimate("top1", [[x[0]] for x in wanted], [[x[0]] for x in got]).value == 0.75
+
+
+def test_top1_of_a_map_of_classes_and_of_quantised_scores() -> None:
+    """ArgMax over channels leaves a label for each pixel; 8 bits in rows are scores."""
+    wanted, got = np.array([[0, 3, 1, 1]]), np.array([[1, 3, 1, 0]])
+    assert value("top1", [wanted], [got]) == 0.5
+    assert value("top1", [wanted.astype(np.uint8)], [got.astype(np.uint8)]) == 1
+
+
+def test_large_integers_that_are_one_number_in_double_precision_differ() -> None:
+    wanted, got = np.array([2**60, 1]), np.array([2**60 + 1, 1])
+    assert value("max-abs", [wanted], [got]) == 1
 
 
 def test_an_unknown_metric_names_the_nearest() -> None:

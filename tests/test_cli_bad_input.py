@@ -25,6 +25,15 @@ CALLS = {
     "compile here.onnx -o x/../here.onnx": "-o x/../here.onnx: this is MODEL",
     "compile here.onnx -o a.hyb --report a.hyb": "--report a.hyb: this is -o; name another file",
     "compile here.onnx --report here.onnx": "--report here.onnx: this is MODEL",
+    "compile here.onnx -o d.npz --calibration d.npz": "-o d.npz: this is --calibration; name",
+    "compile here.onnx -o d.npz --validation d.npz": "this is --validation; name another file",
+    "compile here.onnx -o d.toml --config d.toml": "-o d.toml: this is --config; name another",
+    "compile here.onnx -o d.npz --plugin d.npz": "-o d.npz: this is --plugin; name another file",
+    "compile here.onnx --report d.npz --lock d.npz": "--report d.npz: this is --lock; name another",
+    "compile here.onnx --trace here.onnx": "--trace here.onnx: this is MODEL; name another file",
+    "compile here.onnx -o a.hyb --trace a.hyb": "--trace a.hyb: this is -o; name another file",
+    "compile here.onnx --report a --trace a": "--trace a: this is --report; name another file",
+    "tune here.onnx --trace here.onnx": "--trace here.onnx: this is MODEL; name another file",
     "report a.hyb -o a.hyb": "--output a.hyb: this is ARTIFACT",
     "reduce here.onnx --fails false -o here.onnx": "-o here.onnx: this is MODEL",
     "bisect here.onnx -o here.onnx": "-o here.onnx: this is MODEL",
@@ -92,6 +101,8 @@ def test_bad_input_is_told_before_anything_slow_is_imported(tmp_path: Path) -> N
     (tmp_path / "here.onnx").write_bytes(b"")
     (tmp_path / "x").mkdir()
     (tmp_path / "notes.txt").write_text("something else")
+    (tmp_path / "d.npz").write_bytes(b"")
+    (tmp_path / "d.toml").write_bytes(b"")
     (tmp_path / "wrong.toml").write_text('stratgy = "fusion"')
     (tmp_path / "broken.toml").write_text("strategy = ")
     (tmp_path / "broken.yaml").write_text("strategy: [")

@@ -13,6 +13,7 @@ from hybridc.cli import main as entry
 from hybridc.compiler.hardware import host
 from hybridc.compiler.installation import doctor, packages
 from hybridc.compiler.installation.doctor import Check
+from hybridc.compiler.log import access
 
 
 def found(name: str) -> Check:
@@ -149,6 +150,26 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     locked.mkdir(mode=0o500)
     monkeypatch.setenv("HYBRIDC_CACHE", str(locked / "cache"))
     assert found("cache").status == "note"
+
+
+def test_a_cache_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setenv("HYBRIDC_CACHE", str(tmp_path / "cache"))
+    assert found("cache").status == "note"
+
+
+def test_the_tuning_log_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.sqlite"
+    monkeypatch.setenv("HYBRIDC_LOG", str(path))
+    assert found("tuning log").found == f"{path} does not exist yet"
+    access.open_log(str(path)).close()
+    assert found("tuning log").found == f"{path}, 0 records"
+    for wrong in (str(Path(__file__)), "postgresql:/me:secret@127.0.0.1/x"):
+        monkeypatch.setenv("HYBRIDC_LOG", wrong)
+        seen = found("tuning log")
+        assert seen.status == "note"
+        assert "secret" not in seen.found
+        assert "HYBRIDC_LOG" in seen.advice
 
 
 def test_a_temporary_folder_that_code_cannot_be_loaded_from_is_bad(

@@ -43,6 +43,22 @@ class Crash(Keep):
 
 
 @dataclass(frozen=True)
+class Forget(Keep):
+    """Return nothing, as a function without `return`."""
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        pass
+
+
+@dataclass(frozen=True)
+class Leave(Keep):
+    """End the process."""
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        raise SystemExit(0)
+
+
+@dataclass(frozen=True)
 class Refuse(Keep):
     """Fail as a check of the user's model does."""
 
@@ -121,6 +137,8 @@ def test_an_empty_pipeline_gives_the_module_back(module: Any, context: Context) 
     ("step", "kind", "message"),
     [
         (Crash(), PassError, "ValueError: first line"),
+        (Forget(), PassError, "apply must return a module, got NoneType"),
+        (Leave(), PassError, "SystemExit: 0"),
         (Demand(), PassError, "it wants loop nests, main is a graph"),
         (Promise(), PassError, "a dropout is left in main"),
         (Lie(), PassError, "it changed the module that it was given; passes return a new one"),

@@ -137,6 +137,15 @@ def test_a_plug_in_file_may_postpone_its_annotations(tmp_path: Path) -> None:
         (HEAD, "it defines no pass, schedule rule, strategy or backend"),
         (GOOD + GOOD[len(HEAD) :].replace("Twice", "Thrice"), "defines one Pass, found 2"),
         (GOOD.replace("Twice", "Thrice"), "the class of 'twice' must be named Twice, not Thrice"),
+        ("import sys\nsys.exit(0)", "SystemExit"),
+        (GOOD.replace("def apply", "def aply"), "Twice does not define apply"),
+        (GOOD.replace(": int = 2", ": int"), "option 'times' of Twice has no default"),
+        (
+            GOOD.replace(": int = 2", ": int | None = None"),
+            "option 'times' of Twice must be an int",
+        ),
+        (GOOD.replace(": int = 2", ": tuple = ()"), "must be an int, a float, a bool or a str"),
+        (GOOD.replace(": int = 2", ": 'Depth' = 2"), "an option's type is not known: NameError"),
     ],
 )
 def test_a_plug_in_file_that_is_wrong(tmp_path: Path, text: str, message: str) -> None:
@@ -146,6 +155,54 @@ def test_a_plug_in_file_that_is_wrong(tmp_path: Path, text: str, message: str) -
         pipeline.passes([path]).load("twice")
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["2twice", "Twice", "twice.old", "twice it"])
+def test_a_plug_in_file_has_a_name_that_can_be_written(tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name}.py"
+    path.write_text(GOOD)
+    with fails("is written in lower case, as fold_padding.py"):
+        pipeline.passes([path])
+
+
+def test_a_file_of_another_name_is_told_though_nobody_asks_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "twice.py"
+    path.write_text(GOOD.replace("Twice", "Thrice"))
+    with fails("the class of 'twice' must be named Twice, not Thrice"):
+        pipeline.passes([path])
+
+
+RULE = """
+from dataclasses import dataclass
+from hybridc.compiler.interfaces import NotApplicable, ScheduleRule
+
+
+@dataclass(frozen=True)
+class First(ScheduleRule):
+    PLACE
+
+    def match(self, func, target):
+        return NotApplicable("never")
+
+    knobs = default = schedule = match
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("pass", "rule 'first' needs a whole number as its priority, got None"),
+        ("priority = 'high'", "needs a whole number as its priority, got 'high'"),
+        ("priority, device = 7000, 'gpu'", "rule 'first' is for 'cpu' or 'cuda', not 'gpu'"),
+    ],
+)
+def test_a_rule_has_a_place_in_the_order(tmp_path: Path, place: str, message: str) -> None:
+    path = tmp_path / "first.py"
+    path.write_text(RULE.replace("PLACE", place))
+    with fails(message):
+        pipeline.rules([path])
+    path.write_text(RULE.replace("PLACE", "priority = 7000"))
+    assert plugin.name_of(type(pipeline.rules([path])[0])) == "first"
 
 
 def test_a_plug_in_file_that_is_missing_or_no_python(tmp_path: Path) -> None:
@@ -195,6 +252,8 @@ def test_an_entry_point_must_not_take_a_name_of_ours(
         ("thirdparty_wrong:Twice", "the class of 'other' must be named Other, not Twice"),
         ("thirdparty_wrong:dataclass", "is not a Pass"),
         ("thirdparty_wrong:Other", "Other must be a frozen dataclass"),
+        ("thirdparty_wrong:Nothing", "'thirdparty_wrong:Nothing' of hybridc.passes cannot be"),
+        ("thirdparty_gone:Other", "cannot be imported: ModuleNotFoundError"),
     ],
 )
 def test_an_entry_point_that_is_wrong(

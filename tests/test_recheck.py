@@ -121,6 +121,23 @@ def test_tolerances_of_a_stranger_are_checked(artifact: Artifact, told: Any) -> 
         recheck(strange)
 
 
+@pytest.mark.parametrize("report", [{}, {"memory": 3}, {"memory": {"peak": "no"}}])
+def test_memory_that_no_report_tells_is_not_said_to_hold(artifact: Artifact, report: Any) -> None:
+    with pytest.raises(ArtifactError, match="has no peak memory"):
+        recheck(replace(artifact, report=report))
+
+
+def test_a_limit_that_says_nothing_of_the_data_is_refused(artifact: Artifact, model: Path) -> None:
+    """Weights of a stranger's model that make NaN of everything, and zeros."""
+    for weight, said in ((np.nan, "is NaN in"), (0.0, "cosine says nothing of this model")):
+        made = classifier()
+        (dense,) = [each for each in made.graph.initializer if each.name == "dense"]
+        dense.CopyFrom(onnx.numpy_helper.from_array(np.full((16, 10), weight, "f"), "dense"))
+        onnx.save(made, model)
+        with pytest.raises(InputError, match=said):
+            recheck(artifact, model, validate=spread)
+
+
 @pytest.mark.parametrize("seed", [-3, "x", 1.5, None])
 def test_a_seed_of_a_stranger_is_checked(artifact: Artifact, seed: Any) -> None:
     strange = replace(artifact, certificate={**artifact.certificate, "seed": seed})
@@ -203,6 +220,19 @@ def test_what_cannot_run_here_is_not_said_to_hold(model: Path) -> None:
     foreign = replace(made, target={**made.target, "features": ["amx-int8-of-tomorrow"]})
     with pytest.raises(ArtifactError, match="lacks: amx-int8-of-tomorrow"):
         recheck(foreign)
+
+
+def test_another_machine_is_told_beside_times(artifact: Artifact) -> None:
+    """A limit on time is promised for the machine that it was measured on."""
+    assert not [each for each in recheck(artifact).machine if "certified on" in each]
+    moved = replace(
+        artifact,
+        certificate={**artifact.certificate, "machine": "Abacus 9000"},
+        target={**artifact.target, "threads": 512},
+    )
+    first, second, *_ = recheck(moved).machine
+    assert first.endswith("and the artifact was certified on Abacus 9000")
+    assert second.endswith(" of the 512 threads that it was compiled for")
 
 
 def test_nothing_to_measure_is_said(

@@ -4,16 +4,19 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from onnx_models import FLOAT, build, node
 from test_driver import classifier
 
-from hybridc.compiler import driver, settings
+from hybridc.compiler import driver, frontend, settings
 from hybridc.compiler.assurance import timing
-from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.contract import Contract, Measured
+from hybridc.compiler.assurance.terms import Trial
+from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Model
@@ -79,6 +82,20 @@ def test_other_options_have_other_results(kept: Kept) -> None:
         assert kept.load(other) is None
     same = Options(steering=Steering("fusion"), progress=print)
     assert kept.load(same) is not None
+
+
+def test_models_that_differ_in_a_region_alone_have_other_results() -> None:
+    """A module only calls by name what ONNX Runtime computes of it."""
+
+    def key(mean: float) -> dict[str, Any]:
+        nodes = [node("RandomNormalLike", "x", "n", mean=mean), node("Add", "x n", "y")]
+        given, wanted = [("x", FLOAT, (1, 4))], [("y", FLOAT, (1, 4))]
+        model = frontend.load(build(nodes, given, wanted), fallback=True)
+        assert model.regions
+        return resume.key(Trial(model, [], []), plans.plan(Options()))
+
+    assert key(0.0) == key(0.0)
+    assert key(0.0) != key(5.0)
 
 
 def damaged(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:

@@ -12,10 +12,11 @@ import tvm
 
 from hybridc.compiler import dims, driver, frontend
 from hybridc.compiler.assurance import calibration, certify, timing
-from hybridc.compiler.assurance.certify import Terms, Trial, examine
+from hybridc.compiler.assurance.certify import examine
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.open_answers import References
 from hybridc.compiler.assurance.samples import Samples, samples
+from hybridc.compiler.assurance.terms import Terms, Trial
 from hybridc.compiler.assurance.verify import USUAL
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options

@@ -1,5 +1,6 @@
 """Comparing outputs: against numpy's own `allclose`, and on every odd value."""
 
+import dataclasses
 import json
 import math
 from typing import Any
@@ -11,9 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hybridc.compiler.assurance.verify import TOLERANCES, How, check, compare
+from hybridc.compiler.assurance import certificate
+from hybridc.compiler.assurance.contract import Contract, Measured
+from hybridc.compiler.assurance.terms import Terms, Trial
+from hybridc.compiler.assurance.verify import TOLERANCES, USUAL, How, check, compare
 from hybridc.compiler.errors import WrongAnswerError
-from hybridc.compiler.model import Array
+from hybridc.compiler.model import Array, Model, TensorSpec
 
 INF, NAN = math.inf, math.nan
 
@@ -159,3 +163,17 @@ def test_the_inputs_are_left_alone() -> None:
     given: Any = f32(1, 2)
     given.flags.writeable = False
     assert compare("y", given, given).ok
+
+
+def test_what_was_allowed_beside_the_tolerance_is_told_and_certified() -> None:
+    """Rows in another order, elements that the reference chooses otherwise, its own movement."""
+    plain = compare("y", np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
+    assert not plain.allowances
+    model = Model("m", None, (), (TensorSpec("y", (2, 3), "float32"),), lambda _: [])
+    terms = Terms(True, USUAL, Contract(), "random")
+    for name, word in (("reordered", "elsewhere"), ("excused", "elements"), ("condition", "moves")):
+        lenient = dataclasses.replace(plain, **{name: 3})
+        assert lenient.allowances == {name: 3}
+        assert word in lenient.told()
+        told = certificate.written(Trial(model, [{}], []), terms, [plain, lenient], Measured(), [])
+        assert [each.get(name) for each in told["agreement"]] == [None, 3]

@@ -96,12 +96,23 @@ def _snr_of(sums: Floats) -> Floats:
 
 
 def _top1(difference: Difference) -> Estimate:
-    """The share of rows (last axis) with the largest element in the same place."""
+    """The share of rows (last axis) with the largest element in the same place.
+
+    Of integers that name a class each, the share of equal ones.  A single float has no place.
+    """
     wanted, got = difference.wanted, difference.got
-    if wanted.ndim < 2 or wanted.size == 0:
+    if wanted.size == 0 or not (difference.classes or has_rows(wanted.shape[1:])):
         return Estimate.exactly(1.0)
-    same = wanted.argmax(-1) == got.argmax(-1)
+    if difference.classes:
+        same = difference.same
+    else:
+        same = (wanted.argmax(-1) == got.argmax(-1)) & ~difference.broken.any(-1)
     return confidence.share_of(float(same.sum()), float(same.size), len(wanted))
+
+
+def has_rows(shape: tuple[int, ...]) -> bool:
+    """Whether an output has rows of several elements, of which one may be the largest."""
+    return bool(shape) and shape[-1] > 1
 
 
 def _max_abs(difference: Difference) -> Estimate:
@@ -109,6 +120,8 @@ def _max_abs(difference: Difference) -> Estimate:
 
 
 def _max_rel(difference: Difference) -> Estimate:
+    if not difference.largest and difference.max_abs:
+        return Estimate.exactly(math.inf)  # of nothing that was wanted
     return Estimate.exactly(difference.max_rel(_SMALL * difference.largest))
 
 

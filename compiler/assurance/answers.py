@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from hybridc.compiler.assurance import verify
-from hybridc.compiler.assurance.conditioning import Sample, settle
+from hybridc.compiler.assurance.conditioning import Sample, repeats, settle
 from hybridc.compiler.assurance.verify import Comparison
 from hybridc.compiler.delegation import opaque_values
-from hybridc.compiler.errors import WrongAnswerError
+from hybridc.compiler.errors import InputError, WrongAnswerError
 from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec
 from hybridc.compiler.orchestration.time_budget import at_leisure
 
@@ -38,6 +38,31 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
         samples = [Sample(*each, index) for each in zip(feeds, wanted, got, strict=True)]
         found.append(_compared(model, index, samples, how, check))
     return tuple(found)
+
+
+def check(
+    model: Model,
+    feeds: Sequence[Feed],
+    wanted: Answers,
+    found: Sequence[Comparison],
+    precision: str,
+) -> None:
+    """Raise WrongAnswerError for the first output that is wrong (see `verify.check`).
+
+    Raises InputError instead where the model itself gives another answer when it is asked again.
+    """
+    try:
+        verify.check(found, precision)
+    except WrongAnswerError as error:
+        names = [spec.name for spec in model.outputs]
+        index = names.index(next(each.output for each in found if not each.ok))
+        first = Sample(feeds[0], wanted[0], (), index)
+        if isinstance(model.outputs[index], OpaqueSpec) or repeats(model, index, first):
+            raise
+        raise InputError(
+            f"output {names[index]!r} of the model itself is another each time, by random numbers "
+            "or a state, so that no answer can be compared: --verify off compiles it unverified"
+        ) from error
 
 
 def _compared(

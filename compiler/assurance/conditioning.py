@@ -93,7 +93,7 @@ def _computed(model: Model, index: int, samples: Iterable[Sample], found: Compar
     for sample in samples:
         if verify.compare(found.output, sample.wanted, sample.got).ok:
             continue
-        if not _repeats(model, index, sample):
+        if not repeats(model, index, sample):
             return found
         for turn, (answers, slack) in enumerate(_allowances(model, sample)):
             rows = reordering.excused(index, sample.reference, sample.artifact, answers)
@@ -111,7 +111,7 @@ def _computed(model: Model, index: int, samples: Iterable[Sample], found: Compar
     return settled
 
 
-def _repeats(model: Model, index: int, sample: Sample) -> bool:
+def repeats(model: Model, index: int, sample: Sample) -> bool:
     """Whether the reference gives the same answer again: one that is drawn has no condition."""
     again = model.reference(sample.feed)[index]
     same_shape = again.shape == sample.wanted.shape
@@ -135,7 +135,7 @@ def _chosen(  # noqa: PLR0913, PLR0917 - an output, and all that decides how nea
         tried = verify.compare(found.output, sample.wanted, sample.got, how)
         if tried.ok:
             continue
-        if not _repeats(model, index, sample):
+        if not repeats(model, index, sample):
             return found
         moved = _choices(model, index, sample, how, share)
         excused = _FACTOR * sum(each.differing for each in moved) / _RUNS

@@ -121,6 +121,11 @@ class Contract:
         return f"p{self.latency_percentile:g} latency"
 
     @property
+    def limited(self) -> list[str]:
+        """The metrics of which accuracy or its drop is limited."""
+        return [*self.min_accuracy, *self.max_drop]
+
+    @property
     def timed(self) -> bool:
         """Whether a limit needs a clock."""
         return self.max_latency is not None or self.min_throughput is not None

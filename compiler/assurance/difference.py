@@ -15,12 +15,29 @@ from hybridc.compiler.runtime import carriers
 Floats = NDArray[np.float64]
 
 
+# Bytes of an integer that may be a number of a quantised model.
+_QUANTISED = 2
+
+
+def are_classes(array: Array) -> bool:
+    """Whether each element names something by itself: where integers are large, or stand alone.
+
+    Small ones in rows are numbers of a quantised model, and truth values a class of two.
+    """
+    kind, alone = array.dtype.kind, array.ndim < 2 or array.shape[-1] == 1
+    return kind == "b" or (kind in "iu" and (alone or array.dtype.itemsize > _QUANTISED))
+
+
 class Difference:
-    """Two arrays of one shape and what lies between them; the first axis are samples."""
+    """Two arrays of one shape and what lies between them; the first axis are samples.
+
+    `exact` asks for equal elements; `classes` says that each names a class by itself.
+    """
 
     def __init__(self, wanted: Array, got: Array) -> None:
         wanted, got = carriers.carried(wanted), carriers.carried(got)
-        self.exact = wanted.dtype.kind in "biu"
+        self.exact = self._integers = wanted.dtype.kind in "biu"
+        self.classes = are_classes(wanted)
         self.same = np.asarray(wanted == got)
         self.wanted: Floats = wanted.astype(np.float64)
         self.got: Floats = got.astype(np.float64)
@@ -31,6 +48,8 @@ class Difference:
         """The absolute difference; infinite where only one side is finite or a number."""
         with np.errstate(invalid="ignore", over="ignore"):
             difference = np.abs(self.got - self.wanted)
+        if self._integers:  # two large ones may be the same number in double precision
+            difference = np.maximum(difference, 1.0)
         return np.where(self.same, 0.0, np.where(np.isnan(difference), np.inf, difference))
 
     def within(self, rtol: float, atol: float | Floats) -> NDArray[np.bool_]:
@@ -53,7 +72,12 @@ class Difference:
         return float(self.error.max(initial=0.0))
 
     def max_rel(self, atol: float) -> float:
-        """The largest error relative to a wanted value that is larger than `atol`."""
+        """The largest error relative to a wanted value that is larger than `atol`.
+
+        Infinite where a NaN or an infinity stands on one side only, however large the other is.
+        """
+        if self.broken.any():
+            return np.inf
         size = np.abs(self.wanted)
         large = np.isfinite(size) & (size > atol)
         return float((self.error[large] / size[large]).max(initial=0.0))

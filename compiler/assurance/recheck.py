@@ -10,13 +10,15 @@ import tvm
 
 from hybridc.compiler import frontend
 from hybridc.compiler.artifacts.artifact import Artifact
-from hybridc.compiler.assurance import calibration, remembered
-from hybridc.compiler.assurance.certify import Examined, Terms, Trial, examine
+from hybridc.compiler.assurance import calibration, coverage, remembered
+from hybridc.compiler.assurance.certify import Examined, examine
 from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.contract import VALIDATE, Contract, fewest_samples
+from hybridc.compiler.assurance.terms import Terms, Trial
 from hybridc.compiler.assurance.validation import Validate
 from hybridc.compiler.assurance.verify import How
 from hybridc.compiler.errors import ArtifactError, InputError
+from hybridc.compiler.hardware import host
 from hybridc.compiler.measurement.clock import Clock, Progress
 from hybridc.compiler.measurement.conditions import STEADY, Conditions
 from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec
@@ -31,7 +33,8 @@ class Recheck:
 
     `unchecked` tells which limits could not be checked, and what they would need; `then` is what
     the machine did when the artifact was certified, if anybody watched it.  `before` are the
-    clauses as the certificate has them, none where it tells nothing that is known.
+    clauses as the certificate has them, none where it tells nothing that is known, and `elsewhere`
+    tells how this machine is another one.
     """
 
     clauses: tuple[Clause, ...]
@@ -39,14 +42,19 @@ class Recheck:
     examined: Examined
     then: Conditions | None = None
     before: tuple[Clause, ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
     @property
     def machine(self) -> tuple[str, ...]:
-        """What must be known of the machine to judge times: what disturbed them, and its clock."""
+        """What must be known of the machine to judge times.
+
+        Whether it is another one, what disturbed it, and its clock.
+        """
         now = self.examined.latency.conditions if self.examined.latency else None
         if now is None:
             return ()
-        found = [] if now.quiet else [f"{now.text()} while calls were timed"]
+        found = [*self.elsewhere]
+        found += [] if now.quiet else [f"{now.text()} while calls were timed"]
         if self.then is not None and now.pace > STEADY * self.then.pace:
             slower = f"{now.pace / self.then.pace:.2g} times as long"
             found.append(f"the same computation takes {slower} as when the artifact was certified")
@@ -88,15 +96,16 @@ def recheck(
             source = _model(model, artifact)
         with clock.stage("reference"):
             wanted = [source.reference(feed) for feed in feeds]
+        coverage.check(source, wanted, promised.min_accuracy, told)
     ranges = artifact.certificate.get("calibration")
     calibrated = ranges if isinstance(ranges, Mapping) else None
     terms = Terms(model is not None, _how(artifact), promised, told, calibrated=calibrated)
-    used = artifact.report.get("memory")
-    memory = int(used.get("peak", 0)) if isinstance(used, Mapping) else 0
-    examined = examine(artifact, Trial(source, feeds, wanted), terms, memory, clock.stage)
+    trial = Trial(source, feeds, wanted)
+    examined = examine(artifact, trial, terms, _memory(artifact, promised), clock.stage)
     clauses = promised.clauses(examined.measured)
     then = _conditions(artifact)
-    return Recheck(tuple(clauses), unchecked, examined, then, _before(artifact, promised))
+    before, other = _before(artifact, promised), _elsewhere(artifact)
+    return Recheck(tuple(clauses), unchecked, examined, then, before, other)
 
 
 def _how(artifact: Artifact) -> How:
@@ -109,6 +118,20 @@ def _how(artifact: Artifact) -> How:
     if type(products) is not int or products < 0:
         raise ArtifactError(f"the certificate of {artifact.name} holds no products that are known")
     return How(_tolerance(artifact, "rtol"), _tolerance(artifact, "atol"), precision, products)
+
+
+def _memory(artifact: Artifact, promised: Contract) -> int:
+    """What a call holds at its peak, which is planned, not measured: by the artifact's report.
+
+    Raises ArtifactError where a limit asks for it and the report does not tell.
+    """
+    told = artifact.report.get("memory")
+    peak = told.get("peak") if isinstance(told, Mapping) else None
+    if type(peak) is int and peak >= 0:
+        return peak
+    if promised.max_memory is not None:
+        raise ArtifactError(f"the report of {artifact.name} has no peak memory that is known")
+    return 0
 
 
 def _tolerance(artifact: Artifact, name: str) -> float | None:
@@ -129,6 +152,18 @@ def _conditions(artifact: Artifact) -> Conditions | None:
         return Conditions.of_json(artifact.certificate["latency"]["conditions"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _elsewhere(artifact: Artifact) -> tuple[str, ...]:
+    """How this machine is another than the one that the times of the certificate are of."""
+    found: list[str] = []
+    there, here = artifact.certificate.get("machine"), host.cpu_model()
+    if isinstance(there, str) and there != here:
+        found.append(f"this is {here}, and the artifact was certified on {there}")
+    threads, cores = int(artifact.target["threads"]), host.cores()
+    if cores < threads:
+        found.append(f"it ran on {cores} of the {threads} threads that it was compiled for")
+    return tuple(found)
 
 
 def _before(artifact: Artifact, promised: Contract) -> tuple[Clause, ...]:

@@ -51,13 +51,18 @@ def check_place(option: str, path: Path, example: str, others: Mapping[str, Path
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}")
     for name, other in others.items():
-        if path == other or (path.exists() and other.exists() and path.samefile(other)):
+        if is_same(path, other):
             raise InputError(f"{option} {path}: this is {name}; name another file")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
         raise InputError(f"{option} {path}: cannot write there: {reason(error)}") from None
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths name one file, which need not exist yet."""
+    return one == other or (one.exists() and other.exists() and one.samefile(other))
 
 
 def _sync_directory(directory: Path) -> None:

@@ -16,11 +16,12 @@ from packaging.requirements import Requirement
 
 from hybridc.compiler import settings
 from hybridc.compiler.cuda import driver, toolchain
-from hybridc.compiler.errors import InputError
+from hybridc.compiler.errors import InputError, LogError
 from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.filesystem.files import reason
 from hybridc.compiler.hardware import host
 from hybridc.compiler.installation.packages import installed, version_of
+from hybridc.compiler.log import access
 from hybridc.compiler.text.tables import table
 
 Status = Literal["ok", "note", "bad"]
@@ -71,6 +72,7 @@ def examine() -> list[Check]:
         _tools,
         _cuda,
         _cache,
+        _log,
         _temporary,
     )
     return [found for check in checks for found in check()]
@@ -240,11 +242,25 @@ def _cuda() -> Iterator[Check]:
 def _cache() -> Iterator[Check]:
     path = settings.cache_directory()
     nearest = next(folder for folder in (path, *path.parents) if folder.exists())
-    if os.access(nearest, os.W_OK):
+    if nearest.is_dir() and os.access(nearest, os.W_OK):
         yield Check("cache", "ok", str(path))
     else:
         advice = "set HYBRIDC_CACHE to a folder that you may write to"
         yield Check("cache", "note", f"{path} cannot be written to", advice)
+
+
+def _log() -> Iterator[Check]:
+    """The tuning log that compilations look into; a named one that cannot be read is none."""
+    url = settings.log_url()
+    if not access.default_exists():
+        yield Check("tuning log", "ok", f"{url} does not exist yet")
+        return
+    try:
+        with access.open_log(readonly=True) as log:
+            yield Check("tuning log", "ok", f"{log.name}, {len(log)} records")
+    except LogError as error:
+        advice = "compilations take default schedules; see HYBRIDC_LOG"
+        yield Check("tuning log", "note", str(error), advice)
 
 
 def _temporary() -> Iterator[Check]:

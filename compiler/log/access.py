@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from hybridc.compiler import plugin, settings
 from hybridc.compiler.interfaces import ScheduleRule
+from hybridc.compiler.log.urls import is_path
 
 if TYPE_CHECKING:
     from hybridc.compiler.log.store import TuningLog
@@ -36,6 +37,6 @@ def rule_names(plugins: tuple[Path, ...] = ()) -> frozenset[str]:
 
 
 def default_exists() -> bool:
-    """Whether there is a default log to look into; a URL counts as one."""
+    """Whether there is a default log to look into; what is no path counts as one."""
     url = settings.log_url()
-    return "://" in url or Path(url).exists()
+    return not is_path(url) or Path(url).exists()

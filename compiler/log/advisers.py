@@ -12,6 +12,7 @@ from hybridc.compiler.errors import LogError, MissingRecordError
 from hybridc.compiler.interfaces import Advice, Point, Usable
 from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log import access, keys, lock
+from hybridc.compiler.log.urls import hidden
 from hybridc.compiler.orchestration import precisions
 from hybridc.compiler.target import Target
 
@@ -56,7 +57,8 @@ def adviser(options: Options) -> Generator[MakeAdviser]:
         yield lambda target: locked.on(target, options.near)
     elif options.log is None and options.tuning is None and not access.default_exists():
         if options.frozen:
-            raise MissingRecordError(f"frozen, but there is no tuning log {settings.log_url()}")
+            missing = hidden(settings.log_url())
+            raise MissingRecordError(f"frozen, but there is no tuning log {missing}")
         yield lambda _: None
     else:
         with _from_log(options) as make:

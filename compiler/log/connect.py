@@ -5,7 +5,6 @@ nothing is ever created over it, repaired or rewritten.
 """
 
 import os
-import re
 import sqlite3
 import struct
 from collections.abc import Generator
@@ -19,6 +18,7 @@ from sqlalchemy.pool import QueuePool
 from hybridc.compiler.errors import LogError, first_line
 from hybridc.compiler.filesystem.files import reason
 from hybridc.compiler.log import schema
+from hybridc.compiler.log.urls import hidden, is_path
 
 _WAIT = 60.0  # seconds that a writer waits for the others
 _MAGIC = b"SQLite format 3\x00"
@@ -33,11 +33,11 @@ def parse(text: str) -> URL:
 
     Raises LogError for another database.
     """
-    if "://" not in text:
+    if is_path(text):
         return URL.create("sqlite", database=str(Path(text).expanduser()))
     try:
         url = make_url(text)
-    except (ArgumentError, ValueError):
+    except (ArgumentError, ValueError):  # also of what is mistyped
         raise LogError(f"{hidden(text)!r} is not the URL of a tuning log") from None
     if url.drivername in ("postgresql", "postgres", _POSTGRESQL):
         return url.set(drivername=_POSTGRESQL)
@@ -47,11 +47,6 @@ def parse(text: str) -> URL:
         "a tuning log is a path, sqlite:///PATH or postgresql://USER@HOST/NAME,"
         f" not {hidden(text)!r}"
     )
-
-
-def hidden(text: str) -> str:
-    """What is, or was meant to be, a URL, without the password."""
-    return re.sub(r"(//[^:/@]*):.*@", r"\1:***@", text)
 
 
 def name_of(url: URL) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.artifacts.artifact import Artifact
-from hybridc.compiler.assurance import certify
-from hybridc.compiler.assurance.certify import Terms, Trial, examine
+from hybridc.compiler.assurance import certificate, certify
 from hybridc.compiler.assurance.contract import Contract, Measured
+from hybridc.compiler.assurance.terms import Terms, Trial
 from hybridc.compiler.assurance.verify import How
 from hybridc.compiler.building.assemble import assemble, generate
 from hybridc.compiler.building.build import Built
@@ -67,9 +67,9 @@ class Outcome:
     def retimed(self, samples: Samples, contract: Contract) -> "Outcome":
         """The same with new timings of its calls."""
         measured = replace(self.measured, **certify.rates(samples, contract))
-        certificate = certify.retimed(self.artifact.certificate, measured, samples, contract)
+        certified = certificate.retimed(self.artifact.certificate, measured, samples, contract)
         report = replace(self.report, latency=samples)
-        artifact = replace(self.artifact, report=report.lasting(), certificate=certificate)
+        artifact = replace(self.artifact, report=report.lasting(), certificate=certified)
         broken = tuple(contract.judge(measured))
         return replace(self, artifact=artifact, report=report, measured=measured, broken=broken)
 
@@ -87,8 +87,8 @@ class Outcome:
             if size == found.measured.size:
                 break
             measured = replace(found.measured, size=size)
-            certificate = certify.judged(found.artifact.certificate, measured, contract)
-            artifact = replace(found.artifact, certificate=certificate)
+            certified = certificate.judged(found.artifact.certificate, measured, contract)
+            artifact = replace(found.artifact, certificate=certified)
             found = replace(found, artifact=artifact, measured=measured)
         return replace(found, broken=(*contract.judge(found.measured), *advice))
 
@@ -232,12 +232,12 @@ def _resources(context: Context, built: Built, target: Target) -> tuple[Mapping[
 def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     trial = trial.unseen() if plan.calibrates else trial
     model, terms = trial.model, _terms(trial, plan, made, clock)
-    if terms.runs(trial):
+    if terms.demanding or trial.wanted:
         made.check_room()
     in_time = partial(clock.time_budget.check, "sensitivity is measured")
     sensitive = made.sensitive and made.sensitive.on(trial.feeds, model.inputs, in_time)
     try:
-        examined = examine(made.artifact, trial, terms, made.memory.peak, clock.stage)
+        examined = certify.examine(made.artifact, trial, terms, made.memory.peak, clock.stage)
     except WrongAnswerError as error:
         if sensitive is None:
             raise

@@ -17,6 +17,7 @@ from hybridc.compiler.orchestration.decisions import NOT_NEEDED, Decision
 from hybridc.compiler.orchestration.expected_gains.history import Past
 from hybridc.compiler.orchestration.stages import stages
 from hybridc.compiler.orchestration.time_budget import TimeBudget
+from hybridc.compiler.plugin_faults import blaming
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def run(
     budget = Budgeting(options, chosen.stages, time_budget, past)
     left = budgeting.in_turns(selection.ordered(chosen.stages, steering.order), options)
     course = Course(options, left, means, budget, list(chosen.decisions))
-    strategy(options).run(course)
+    chooser = strategy(options)
+    with blaming(chooser):
+        chooser.run(course)
     for stage in list(course.left):
         course.close(stage, NOT_NEEDED)
     best = course.standing()

@@ -14,7 +14,7 @@ from typing import Generic
 
 from hybridc.compiler.assurance.contract import Measured
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.errors import MissingRecordError, WrongAnswerError
+from hybridc.compiler.errors import MissingRecordError, PluginError, WrongAnswerError
 from hybridc.compiler.orchestration import prospects
 from hybridc.compiler.orchestration.budgeting import Budgeting
 from hybridc.compiler.orchestration.candidates import Means, Result, Tried
@@ -219,10 +219,14 @@ class Course(Generic[Result]):
         return cost(self.contract, tried.result.measured)
 
     def standing(self) -> Result:
-        """The best candidate.  Raises MissingRecordError if a lock fits no stage."""
+        """The best candidate.
+
+        Raises MissingRecordError if a lock fits no stage, and PluginError if none was tried.
+        """
         if self.best is None:
-            assert self.missing is not None
-            raise self.missing
+            chooser = self.options.steering.strategy
+            untried = PluginError(f"{chooser} tried no stage: the first must be tried in any case")
+            raise self.missing or untried
         return self.best
 
     def _narrowed(self, tried: Tried[Result]) -> Tried[Result]:

@@ -7,7 +7,7 @@ from blake3 import blake3
 
 from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.model import Array
+from hybridc.compiler.model import Array, Region
 
 
 def of_module(module: IRModule) -> str:
@@ -23,9 +23,15 @@ def of_module(module: IRModule) -> str:
     return _digest(save_json(graph).encode(), weights)
 
 
+def of_region(region: Region) -> str:
+    """Of a part that ONNX Runtime computes, which a module only calls by name."""
+    return _digest(region.proto, region.weights)
+
+
 def of_artifact(artifact: Artifact) -> str:
-    """Of an artifact: its code, weights and libraries, but not its measurements."""
+    """Of an artifact: its code, weights, regions and libraries, but not its measurements."""
     told = "".join(f"{each.name} {each.backend} {each.graph.key};" for each in artifact.offloads)
+    told += "".join(f"{each.name} {of_region(each)};" for each in artifact.regions)
     return _digest(artifact.library + told.encode(), artifact.weights)
 
 

@@ -19,7 +19,7 @@ from blake3 import blake3
 from hybridc.compiler import settings
 from hybridc.compiler.artifacts import archive
 from hybridc.compiler.assurance import calibration, remembered
-from hybridc.compiler.assurance.certify import Trial
+from hybridc.compiler.assurance.terms import Trial
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options, Plan
 from hybridc.compiler.errors import HybridcError
@@ -64,6 +64,7 @@ def key(trial: Trial, plan: Plan) -> dict[str, Any]:
     files = [*options.plugins, *([options.lock] if options.lock else [])]
     return {
         "model": digests.of_module(trial.model.module),
+        "regions": list(map(digests.of_region, trial.model.regions)),
         "specs": [spec.describe() for spec in (*trial.model.inputs, *trial.model.outputs)],
         "data": calibration.digest(list(trial.feeds)),
         "ranges": dict(trial.data.calibrated or {}) if trial.data else {},

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler import settings
-from hybridc.compiler.assurance.certify import Trial
+from hybridc.compiler.assurance.terms import Trial
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import HybridcError

@@ -17,7 +17,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Compile, write the artifact, and tell the rest of the draft."""
     import tvm
 
-    from hybridc.compiler.assurance.certify import Trial
+    from hybridc.compiler.assurance.terms import Trial
     from hybridc.compiler.log.advisers import adviser
     from hybridc.compiler.measurement.clock import Clock
     from hybridc.compiler.orchestration.attempt import draft

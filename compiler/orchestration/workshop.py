@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from hybridc.compiler.assurance import certify, timing
-from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.assurance.contract import Measured
+from hybridc.compiler.assurance.terms import Trial
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options, Plan
 from hybridc.compiler.errors import HybridcError

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from hybridc.compiler.assurance import not_numbers
+from hybridc.compiler.assurance import coverage, not_numbers
 from hybridc.compiler.kernel_record import FAULTY, KernelRecord
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Region, TensorSpec
@@ -99,7 +99,7 @@ class Report:
 
     def summary(self) -> str:
         """The few lines that `hybridc compile` prints, with the notes that matter most."""
-        notes = [note for note in self.notes if not_numbers.NAN in note]
+        notes = [note for note in self.notes if not_numbers.NAN in note or coverage.SILENT in note]
         notes += [note for note in self.notes if note.startswith((TUNED, FAULTY))]
         notes += [note for note in self.notes if note.startswith(BACKENDS)][-1:]
         return self._result(notes)

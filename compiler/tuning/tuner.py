@@ -15,7 +15,7 @@ from hybridc.compiler.interfaces import Point, Strategy
 from hybridc.compiler.log import claims, keys
 from hybridc.compiler.log.record import Verdict, who
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning import imported, recording, run_off, warm_start
+from hybridc.compiler.tuning import imported, recording, run_off, strategies, warm_start
 from hybridc.compiler.tuning import tasks as tuning
 from hybridc.compiler.tuning.candidates.bench import Bench
 from hybridc.compiler.tuning.candidates.outcome import CandidateResult, Keep, MeasureError
@@ -221,7 +221,7 @@ class Tuner:
             near = warm_start.hints(task, self.tasks, self.log, keys.of_toolchain())
             score = task.predictor.score(task.history, look)
             search = replace(search, hints=(*search.hints, *near), score=score)
-        points = self.strategy.propose(search, task.history, count)
+        points = strategies.proposed(self.strategy, search, task.history, count)
         task.proposed, task.exhausted = known, not points
         with self._kept(task) as keep:
             if known:

@@ -1,6 +1,6 @@
 """What predictions go by, read from a model, its first candidate and the target."""
 
-from hybridc.compiler.assurance.certify import Trial
+from hybridc.compiler.assurance.terms import Trial
 from hybridc.compiler.configuration.plans import Plan
 from hybridc.compiler.hardware import host, roofline
 from hybridc.compiler.measurement import profile

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hybridc.compiler.errors import InputError, first_line
 from hybridc.compiler.filesystem.files import reason, replacing
 from hybridc.compiler.interfaces import Point, SearchTask, Space, Strategy, Trial
+from hybridc.compiler.tuning import strategies
 from hybridc.compiler.tuning.prediction import posterior
 from hybridc.compiler.tuning.prediction.cost_model import Floats, Group
 from hybridc.compiler.tuning.prediction.features import COLUMNS, Key, Matrix
@@ -119,7 +120,7 @@ def replay(  # noqa: PLR0913 - what a tuning has
             break
         score = _learned(sweep, history, expected) if learn else _score(sweep, expected)
         count = min(ROUND, trials + 1 - len(history)) if history else 1
-        points = strategy.propose(sweep.task(score, hints), history, count)
+        points = strategies.proposed(strategy, sweep.task(score, hints), history, count)
         if not points:
             break
         history += [sweep.trial(point) for point in points]
