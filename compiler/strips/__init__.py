@@ -4,9 +4,10 @@ from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.strips import choose
 from hybridc.compiler.strips.axes import buffers_of, free_axes, has_open_sizes
 from hybridc.compiler.strips.cut import PART, Strip, cut
-from hybridc.compiler.strips.join import Scheduled, join
+from hybridc.compiler.strips.join import INSIDE, Scheduled, join
 
 __all__ = [
+    "INSIDE",
     "Scheduled",
     "Strip",
     "buffers_of",

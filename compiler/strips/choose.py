@@ -46,6 +46,11 @@ def kind_of(func: PrimFunc) -> str:
     return found[0] if found else ""
 
 
+def has_weights(func: PrimFunc) -> bool:
+    """Whether a kernel is a product of rows with weights."""
+    return kind_of(func) in _WEIGHTS
+
+
 def sizes(func: PrimFunc, axes: Sequence[Axis]) -> list[tuple[int, ...]]:
     """The strips to make, larger ones first; along each axis the last has one place."""
     kind = kind_of(func)
