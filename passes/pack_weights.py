@@ -85,7 +85,8 @@ class PackWeights(Pass):
         near = _algorithms.stay_near(module, context.target)
         alone = worth.expected(module, context.target)
         packer = _Packer(context, builder, self.winograd, self.in_kernel, near, alone)
-        rewritten = rewrite(module, packer.rule)
+        apart = rewrite(module, _convolutions.pads_apart)
+        rewritten = rewrite(apart, packer.rule)
         functions = builder.get().functions_items()
         kernels = {var: func for var, func in functions if isinstance(func, tirx.PrimFunc)}
         return module if rewritten is module else updated(rewritten, kernels)
@@ -130,7 +131,7 @@ class _Packer:
         if weight is None:
             take = _computed_weights.replaced
             return take(value, self.target, self.builder) if convolves else None
-        if convolves and not are_known(shape(value.args[0])[1:]):
+        if convolves and not _convolutions.has_kernel(value, graph):
             return None
         data, weights, result = (str(tensor.ty.dtype) for tensor in tensors)
         if result not in _RESULTS.get((data, weights), ()):
@@ -195,6 +196,7 @@ class _Packer:
             return None
         data, padding, fill = _convolutions.padded(call, graph)
         source = opened(shape(data))
+        whole = are_known(source[1:])
         conv = replace(_convolutions.attributes(call, weight), padding=padding, fill=fill)
         if _convolutions.is_depthwise(call):
             taps = _convolutions.taps(weight)
@@ -202,7 +204,7 @@ class _Packer:
             types = *_types(call), taps.dtype.name
             kernel = contractions.depthwise_conv2d(source, taps.shape, conv, *types)
             return self._call("depthwise_conv2d", kernel, (call, data), taps)
-        if self.winograd and _algorithms.is_minimal(conv, weight, self.target):
+        if self.winograd and whole and _algorithms.is_minimal(conv, weight, self.target):
             choice = self._choice(source, weight, conv)
             if choice.side:
                 return self._winograd((call, data), weight, conv, choice)

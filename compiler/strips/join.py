@@ -206,7 +206,7 @@ class _Placer:
             pairs = zip(own.shape, real.shape, strict=True)
             self._sizes |= {hash(a): b for a, b in pairs if isinstance(a, tirx.Var)}
             shifts = {
-                along: place
+                along: place if (window := axis.window(real)) is None else place * window.stride
                 for axis, place in zip(strip.axes, places, strict=True)
                 if (along := axis.of(real)) is not None
             }
