@@ -1,11 +1,23 @@
 """What passes read of a convolution that is channels last."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tvm import relax
+from tvm import relax, tirx
 
-from hybridc.compiler.ir.rewrite import Expr, Graph, are_known, operator, shape, with_attributes
+from hybridc.compiler import strips
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.ir.rewrite import (
+    Expr,
+    Graph,
+    are_known,
+    computed,
+    opened,
+    operator,
+    shape,
+    with_attributes,
+)
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.model import Array
 
@@ -82,6 +94,22 @@ def is_open_image(call: Expr, graph: Graph) -> bool:
 def has_kernel(call: Expr, graph: Graph) -> bool:
     """Whether kernels know the sizes of a convolution's images as far as they have to."""
     return are_known(shape(call.args[0])[1:]) or is_open_image(call, graph)
+
+
+def sized(call: Expr, data: Expr, conv: Conv2d) -> tuple[tuple[Any, ...], Conv2d]:
+    """The shape of a kernel's images, and the convolution with the sizes that it makes if open."""
+    if are_known(shape(data)[1:]):
+        return opened(shape(data)), conv
+    (source, made), given = computed(shape(data), shape(call))
+    return source, replace(conv, made=(made[1], made[2]), given=tuple(given))
+
+
+def given(kernel: PrimFunc, data: Expr) -> list[Any]:
+    """The open sizes that a kernel is given as numbers, which its images are computed of."""
+    names = [param.name for param in kernel.params if not strips.is_buffer(param)]
+    sizes = [size for size in shape(data) if not isinstance(size, int)]
+    found = {var.name: var for size in sizes for var in tirx.analysis.undefined_vars(size)}
+    return [found[name] for name in names]
 
 
 def integers(values: Any) -> Any:

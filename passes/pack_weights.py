@@ -85,8 +85,7 @@ class PackWeights(Pass):
         near = _algorithms.stay_near(module, context.target)
         alone = worth.expected(module, context.target)
         packer = _Packer(context, builder, self.winograd, self.in_kernel, near, alone)
-        apart = rewrite(module, _convolutions.pads_apart)
-        rewritten = rewrite(apart, packer.rule)
+        rewritten = rewrite(rewrite(module, _convolutions.pads_apart), packer.rule)
         functions = builder.get().functions_items()
         kernels = {var: func for var, func in functions if isinstance(func, tirx.PrimFunc)}
         return module if rewritten is module else updated(rewritten, kernels)
@@ -195,27 +194,27 @@ class _Packer:
         if not _convolutions.is_channels_last(call):
             return None
         data, padding, fill = _convolutions.padded(call, graph)
-        source = opened(shape(data))
-        whole = are_known(source[1:])
         conv = replace(_convolutions.attributes(call, weight), padding=padding, fill=fill)
+        source, conv = _convolutions.sized(call, data, conv)
         if _convolutions.is_depthwise(call):
             taps = _convolutions.taps(weight)
             self._follow(weight, _convolutions.taps, taps)
-            types = *_types(call), taps.dtype.name
+            types = (*_types(call), taps.dtype.name)
             kernel = contractions.depthwise_conv2d(source, taps.shape, conv, *types)
             return self._call("depthwise_conv2d", kernel, (call, data), taps)
-        if self.winograd and whole and _algorithms.is_minimal(conv, weight, self.target):
+        if self.winograd and _algorithms.is_minimal(conv, weight, self.target):
             choice = self._choice(source, weight, conv)
             if choice.side:
                 return self._winograd((call, data), weight, conv, choice)
         if conv.pointwise and conv.groups == 1 and weight.shape[1:3] == (1, 1):
             return self._matrix(call, np.ascontiguousarray(weight[:, 0, 0].T))
-        return self._direct((call, data), weight, conv)
+        return self._direct((call, data), source, weight, conv)
 
-    def _direct(self, replaced: tuple[Expr, Expr], weight: Array, conv: Conv2d) -> Expr:
+    def _direct(
+        self, replaced: tuple[Expr, Expr], source: Sequence[Any], weight: Array, conv: Conv2d
+    ) -> Expr:
         """A convolution of every pixel's window as it lies."""
-        call, data = replaced
-        source, (outputs, *window, _) = opened(shape(data)), weight.shape
+        call, (outputs, *window, _) = replaced[0], weight.shape
         windows = _byte_windows.of_filter(weight, conv, opened(shape(call))[:-1], self.target)
         if windows is not None:
             size = window[0], window[1]
@@ -287,7 +286,8 @@ class _Packer:
         call, data = replaced
         var = self.builder.add_func(kernel, name)
         operands = [constant(array, array.dtype.name) for array in weights]
-        return relax.call_tir(var, [data, *operands], call.ty)
+        sizes = _convolutions.given(kernel, data)
+        return relax.call_tir(var, [data, *operands, *sizes], call.ty)
 
 
 def _pairs(weight: Array) -> int:

@@ -1,6 +1,6 @@
 """Convolutions of images whose height, width or number is open, by strips of their pixels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class Layer:
             taps = np.ascontiguousarray(last[..., 0].transpose(1, 2, 0))
             return contractions.depthwise_conv2d(shape, taps.shape, conv, "float32"), taps
         packed, groups = packing.pack_filter(last, self.groups, 16, 1)
-        merged = Conv2d(self.stride, (0, 0, 0, 0), self.dilation, groups, each)
+        merged = replace(conv, groups=groups)
         return contractions.conv2d(shape, packed, self.outputs, merged, "float32"), packed
 
 

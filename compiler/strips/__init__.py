@@ -2,7 +2,7 @@
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.strips import choose
-from hybridc.compiler.strips.axes import buffers_of, free_axes, has_open_sizes
+from hybridc.compiler.strips.axes import buffers_of, free_axes, has_open_sizes, is_buffer
 from hybridc.compiler.strips.cut import PART, Strip, cut
 from hybridc.compiler.strips.join import INSIDE, Scheduled, join
 
@@ -14,6 +14,7 @@ __all__ = [
     "cuts",
     "has_gaps",
     "has_open_sizes",
+    "is_buffer",
     "is_strip",
     "join",
 ]

@@ -102,7 +102,7 @@ def _following(func: PrimFunc, strips: list[Scheduled], threads: int) -> Any:
     for each, run in zip(strips, runs.following(last, sizes), strict=False):
         outer = [runs.whole(axis.extent, 1) for axis in each.strip.axes[:-1]]
         body = _loops(func, each, [*outer, run], threads)
-        parts.append(body if sizes == [1] else tirx.IfThenElse(run.count > 0, body, None))
+        parts += [*run.before, body if sizes == [1] else tirx.IfThenElse(run.count > 0, body, None)]
     return parts[0] if len(parts) == 1 else tirx.SeqStmt(parts)
 
 
@@ -150,15 +150,17 @@ def _loop(
     """The loop over all strips of one kind, around them or `inside`; None if it has no place."""
     task = tirx.Var("strip", "int64")
     rest: Expr = task
-    places: list[Expr] = []
+    places = [tirx.Var(f"first{i}", "int64") for i in range(len(along))]
+    bound: list[Any] = []
     for i, run in reversed(list(enumerate(along))):
         place = rest if i == 0 else tirx.floormod(rest, run.count)
         rest = tirx.floordiv(rest, run.count)
-        places.insert(0, run.first(place))
+        bound.append(tirx.Bind(places[i], run.first(place)))
     body = _Placer(func, scheduled, places).body()
 
     def loop(inner: Any) -> Any:
-        return tirx.For(task, tirx.const(0, "int64"), _total(along), kind, inner)
+        placed = tirx.SeqStmt([*bound, inner])
+        return tirx.For(task, tirx.const(0, "int64"), _total(along), kind, placed)
 
     return _within(body, loop) if inside else loop(body)
 

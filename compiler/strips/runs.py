@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import sym, tirx
 from tvm.ir import Range
@@ -11,10 +12,15 @@ from hybridc.compiler.strips.axes import Expr
 
 @dataclass(frozen=True)
 class Run:
-    """`count` strips along an axis; `first` gives where the strip of a number begins."""
+    """`count` strips along an axis; `first` gives where the strip of a number begins.
+
+    The statements `before` say what the variables in these are.  Written out, TVM would simplify
+    them wherever an element is accessed, for minutes.
+    """
 
     count: Expr
     first: Callable[[Expr], Expr]
+    before: tuple[Any, ...] = ()
 
 
 def whole(extent: Expr, size: int) -> Run:
@@ -38,10 +44,14 @@ def following(extent: Expr, sizes: Sequence[int]) -> list[Run]:
     done: Expr = tirx.const(0, "int64")
     longer = [size for size in sizes if size > 1]
     for size, shorter in zip(longer, [*longer[1:], *longer[-1:]], strict=True):
+        count, end = (tirx.Var(f"{name}{size}", "int64") for name in ("strips", "end"))
         more = tirx.floordiv(extent - done + (shorter - 1), size)
-        count = tirx.Select(extent >= size, more, tirx.const(0, "int64"))
-        runs.append(Run(count, _from(done, size, extent)))
-        done = tirx.min(done + count * size, extent)
+        before = (
+            tirx.Bind(count, tirx.Select(extent >= size, more, tirx.const(0, "int64"))),
+            tirx.Bind(end, tirx.min(done + count * size, extent)),
+        )
+        runs.append(Run(count, _from(done, size, extent), before))
+        done = end
     return [*runs, Run(extent - done, lambda strip: strip)] if 1 in sizes else runs
 
 
