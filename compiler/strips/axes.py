@@ -16,8 +16,7 @@ from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_visit, structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.strips import windows
-from hybridc.compiler.strips.windows import Window
+from hybridc.compiler.strips.windows import Window, window_along
 
 Expr = Any  # tvm.ir.Expr
 Buffer = Any  # a variable of tvm.tirx.buffer.BufferType
@@ -222,7 +221,7 @@ class _Sets:
                 if axis is not None and self.analyzer.can_prove_equal(axis.dom.extent, extent):
                     self._join(key, self._key(axis.var, -1, axis.dom.extent))
                 else:
-                    self._see(key, windows.of_index(nest.node, index) if given else None)
+                    self._see(key, window_along(nest.node, index) if given else None)
 
     def _see(self, key: _Key, found: tuple[Any, int, int] | None) -> None:
         """Note that a dimension is read by windows, in one way only, or else tie it."""

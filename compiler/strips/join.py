@@ -8,6 +8,7 @@ what longer ones leave; and all short strips meet some weights before others are
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -18,10 +19,10 @@ from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.kernels import kernel_cost
-from hybridc.compiler.strips import choose, runs
 from hybridc.compiler.strips.axes import Expr, Var, is_buffer
+from hybridc.compiler.strips.choose import has_weights
 from hybridc.compiler.strips.cut import Strip, base_of
-from hybridc.compiler.strips.runs import Run
+from hybridc.compiler.strips.runs import Run, always, following, whole
 
 # Marks the loop over weights in which all strips of one kind may be computed.
 INSIDE = "hybridc.inside"
@@ -74,7 +75,7 @@ def join(func: PrimFunc, strips: Sequence[Scheduled], threads: int) -> PrimFunc:
     Strips are spread over `threads`.  Where all threads work on one strip, as the rule has it, that
     is left so while there are few strips, or where each takes long.
     """
-    body = (_following if choose.has_weights(func) else _chosen)(func, list(strips), threads)
+    body = (_following if has_weights(func) else _chosen)(func, list(strips), threads)
     root = func.body.block
     block = s_tir.SBlock([], root.reads, root.writes, root.name_hint, body)
     return func.with_body(s_tir.SBlockRealize([], True, block))
@@ -85,10 +86,10 @@ def _chosen(func: PrimFunc, strips: list[Scheduled], threads: int) -> Any:
     first, *rest = strips
     strip = first.strip
     pairs = [(axis.extent, size) for axis, size in zip(strip.axes, strip.sizes, strict=True)]
-    body = _loops(func, first, [runs.whole(*pair) for pair in pairs], threads)
+    body = _loops(func, first, [whole(*pair) for pair in pairs], threads)
     if not rest:
         return body
-    fits = [extent >= size for extent, size in pairs if not runs.always(extent, size)]
+    fits = [extent >= size for extent, size in pairs if not always(extent, size)]
     return tirx.IfThenElse(tirx.all(*fits), body, _chosen(func, rest, threads)) if fits else body
 
 
@@ -96,11 +97,11 @@ def _following(func: PrimFunc, strips: list[Scheduled], threads: int) -> Any:
     """Strips that differ along the last axis, one kind after the other."""
     last = strips[0].strip.axes[-1].extent
     sizes = [each.strip.sizes[-1] for each in strips]
-    if len(sizes) > 1 and runs.always(last, sizes[-2]):
+    if len(sizes) > 1 and always(last, sizes[-2]):
         sizes.pop()
     parts: list[Any] = []
-    for each, run in zip(strips, runs.following(last, sizes), strict=False):
-        outer = [runs.whole(axis.extent, 1) for axis in each.strip.axes[:-1]]
+    for each, run in zip(strips, following(last, sizes), strict=False):
+        outer = [whole(axis.extent, 1) for axis in each.strip.axes[:-1]]
         body = _loops(func, each, [*outer, run], threads)
         parts += [*run.before, body if sizes == [1] else tirx.IfThenElse(run.count > 0, body, None)]
     return parts[0] if len(parts) == 1 else tirx.SeqStmt(parts)
@@ -148,21 +149,32 @@ def _loop(
     func: PrimFunc, scheduled: Scheduled, along: Sequence[Run], kind: Any, inside: bool = False
 ) -> Any:
     """The loop over all strips of one kind, around them or `inside`; None if it has no place."""
+    places = [tirx.Var(f"first{i}", "int64") for i in range(len(along))]
+    body = _Placer(func, scheduled, places).body()
+    around = _spread if kind == tirx.ForKind.PARALLEL else _nested
+    return _within(body, partial(around, along, places)) if inside else around(along, places, body)
+
+
+def _nested(along: Sequence[Run], places: Sequence[Var], body: Any) -> Any:
+    """A loop for each axis around a body: TVM need not look through quotients."""
+    for run, place in reversed(list(zip(along, places, strict=True))):
+        strip = tirx.Var("strip", "int64")
+        placed = tirx.SeqStmt([tirx.Bind(place, run.first(strip)), body])
+        body = tirx.For(strip, tirx.const(0, "int64"), run.count, tirx.ForKind.SERIAL, placed)
+    return body
+
+
+def _spread(along: Sequence[Run], places: Sequence[Var], body: Any) -> Any:
+    """One loop around a body, on all threads."""
     task = tirx.Var("strip", "int64")
     rest: Expr = task
-    places = [tirx.Var(f"first{i}", "int64") for i in range(len(along))]
     bound: list[Any] = []
     for i, run in reversed(list(enumerate(along))):
         place = rest if i == 0 else tirx.floormod(rest, run.count)
         rest = tirx.floordiv(rest, run.count)
         bound.append(tirx.Bind(places[i], run.first(place)))
-    body = _Placer(func, scheduled, places).body()
-
-    def loop(inner: Any) -> Any:
-        placed = tirx.SeqStmt([*bound, inner])
-        return tirx.For(task, tirx.const(0, "int64"), _total(along), kind, placed)
-
-    return _within(body, loop) if inside else loop(body)
+    placed = tirx.SeqStmt([*bound, body])
+    return tirx.For(task, tirx.const(0, "int64"), _total(along), tirx.ForKind.PARALLEL, placed)
 
 
 def _within(node: Any, loop: Callable[[Any], Any]) -> Any:

@@ -27,7 +27,7 @@ class Window:
         return (count - 1) * self.stride + self.reach
 
 
-def of_index(block: Any, index: Expr) -> tuple[Any, int, int] | None:
+def window_along(block: Any, index: Expr) -> tuple[Any, int, int] | None:
     """The open axis of a block that windows stand along, by an index, their stride and reach."""
     if str(block.annotations.get(KERNEL, "")) not in _KINDS:
         return None
