@@ -8,7 +8,6 @@ what longer ones leave; and all short strips meet some weights before others are
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -149,32 +148,40 @@ def _loop(
     func: PrimFunc, scheduled: Scheduled, along: Sequence[Run], kind: Any, inside: bool = False
 ) -> Any:
     """The loop over all strips of one kind, around them or `inside`; None if it has no place."""
-    places = [tirx.Var(f"first{i}", "int64") for i in range(len(along))]
-    body = _Placer(func, scheduled, places).body()
     around = _spread if kind == tirx.ForKind.PARALLEL else _nested
-    return _within(body, partial(around, along, places)) if inside else around(along, places, body)
+    places, loop = around(along)
+    body = _Placer(func, scheduled, places).body()
+    return _within(body, loop) if inside else loop(body)
 
 
-def _nested(along: Sequence[Run], places: Sequence[Var], body: Any) -> Any:
-    """A loop for each axis around a body: TVM need not look through quotients."""
-    for run, place in reversed(list(zip(along, places, strict=True))):
-        strip = tirx.Var("strip", "int64")
-        placed = tirx.SeqStmt([tirx.Bind(place, run.first(strip)), body])
-        body = tirx.For(strip, tirx.const(0, "int64"), run.count, tirx.ForKind.SERIAL, placed)
-    return body
+def _nested(along: Sequence[Run]) -> tuple[list[Expr], Callable[[Any], Any]]:
+    """Where strips begin, and a loop for each axis: TVM need not look through quotients."""
+    strips = [tirx.Var("strip", "int64") for _ in along]
+
+    def loop(body: Any) -> Any:
+        for run, strip in reversed(list(zip(along, strips, strict=True))):
+            kind = tirx.ForKind.SERIAL
+            body = tirx.For(strip, tirx.const(0, "int64"), run.count, kind, body)
+        return body
+
+    return [run.first(strip) for run, strip in zip(along, strips, strict=True)], loop
 
 
-def _spread(along: Sequence[Run], places: Sequence[Var], body: Any) -> Any:
-    """One loop around a body, on all threads."""
+def _spread(along: Sequence[Run]) -> tuple[list[Expr], Callable[[Any], Any]]:
+    """Where strips begin, and one loop over all of them on all threads."""
     task = tirx.Var("strip", "int64")
     rest: Expr = task
-    bound: list[Any] = []
+    places: list[Expr] = []
     for i, run in reversed(list(enumerate(along))):
         place = rest if i == 0 else tirx.floormod(rest, run.count)
         rest = tirx.floordiv(rest, run.count)
-        bound.append(tirx.Bind(places[i], run.first(place)))
-    placed = tirx.SeqStmt([*bound, body])
-    return tirx.For(task, tirx.const(0, "int64"), _total(along), tirx.ForKind.PARALLEL, placed)
+        places.insert(0, run.first(place))
+
+    def loop(body: Any) -> Any:
+        kind = tirx.ForKind.PARALLEL
+        return tirx.For(task, tirx.const(0, "int64"), _total(along), kind, body)
+
+    return places, loop
 
 
 def _within(node: Any, loop: Callable[[Any], Any]) -> Any:
