@@ -49,7 +49,7 @@ _LAYERS = {
     "row": Layer((1, 1, "w"), 16, 20, (1, 3)),
     "dilated": Layer((1, 1, "w"), 12, 32, (1, 3), dilation=(1, 4)),
     "audio": Layer((1, 1, "w"), 1, 24, (1, 10), stride=(1, 5)),
-    "grouped": Layer(("n", 1, "w"), 32, 32, (1, 3), stride=(1, 2), groups=4),
+    "grouped": Layer((1, 1, "w"), 32, 32, (1, 3), stride=(1, 2), groups=4),
     "depthwise": Layer((1, 1, "w"), 24, 24, (1, 5), dilation=(1, 2), groups=24),
     "image": Layer(("n", "h", "w"), 8, 16, (3, 3), stride=(2, 1)),
     "high": Layer((1, "h", 9), 8, 16, (3, 3)),
