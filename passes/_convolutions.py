@@ -107,7 +107,7 @@ def sized(call: Expr, data: Expr, conv: Conv2d) -> tuple[tuple[Any, ...], Conv2d
 def given(kernel: PrimFunc, data: Expr) -> list[Any]:
     """The open sizes that a kernel is given as numbers, which its images are computed of."""
     names = [param.name for param in kernel.params if not strips.is_buffer(param)]
-    sizes = [size for size in shape(data) if not isinstance(size, int)]
+    sizes: list[Any] = [size for size in shape(data) if not are_known([size])]
     found = {var.name: var for size in sizes for var in tirx.analysis.undefined_vars(size)}
     return [found[name] for name in names]
 

@@ -44,9 +44,9 @@ def test_rows_of_any_number_are_added_up_as_they_lie() -> None:
     b = open_models.Builder()
     scores = b.op("MatMul", "q", b.op("Transpose", "k", perm=[0, 1, 3, 2]))
     made = b.op("MatMul", scores, "v")
-    keys = (("batch", 3, "keys", 32), "float32")
+    keys: Any = (("batch", 3, "keys", 32), "float32")
     values = (("batch", 3, "keys", 80), "float32")
-    given = {"q": (("batch", 3, 1, 32), "float32"), "k": keys, "v": values}
+    given: dict[str, Any] = {"q": (("batch", 3, 1, 32), "float32"), "k": keys, "v": values}
     artifact = hybridc.compile(b.model(given, {made: "float32"}), verify="off", threads=1)
     assert not any("transpose" in told["kernel"] for told in artifact.report["kernels"])
     session = hybridc.InferenceSession(artifact, 1)

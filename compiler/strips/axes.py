@@ -228,9 +228,9 @@ class _Sets:
         if found is None:
             self.tied.add(key)
             return
-        axis, *shape = found
+        axis, stride, reach = found
         along = self._key(axis.var, -1, axis.dom.extent)
-        window = along, *shape
+        window = along, stride, reach
         if self.windows.setdefault(key, window) != window:
             self.tied |= {key, along}
 

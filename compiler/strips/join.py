@@ -62,10 +62,11 @@ class Scheduled:
 
 
 def _without_prefetch(statement: Any) -> Any:
-    value = statement.value
+    value: Any = statement.value
     named = isinstance(value, Call) and str(value.op.name) == "tirx.call_llvm_intrin"
-    wanted = llvm_lookup_intrinsic_id("llvm.prefetch")
-    return tirx.Evaluate(0) if named and int(value.args[0]) == wanted else statement
+    called: Any = value.args[0] if named else -1
+    prefetches = int(called) == llvm_lookup_intrinsic_id("llvm.prefetch")
+    return tirx.Evaluate(0) if prefetches else statement
 
 
 def join(func: PrimFunc, strips: Sequence[Scheduled], threads: int) -> PrimFunc:
