@@ -58,7 +58,13 @@ _LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", _LAYERS)
+# TVM takes nine seconds to compile this one.
+_NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "grouped" else name for name in _LAYERS
+]
+
+
+@pytest.mark.parametrize("name", _NAMES)
 def test_images_of_any_size(name: str) -> None:
     layer = _LAYERS[name]
     rng = np.random.default_rng(3)
