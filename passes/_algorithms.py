@@ -28,11 +28,13 @@ _KNOWN = 64  # layers of which the kernels are kept: networks repeat theirs
 def is_minimal(conv: Conv2d, weight: Array, target: Target) -> bool:
     """Whether Winograd's filtering applies: 3x3, every pixel, one group, of fp32 or bytes.
 
+    Its tiles need images of known size.
+
     Its transforms would lose most of what bfloat16 keeps, and make infinite weights NaN.  Bytes
     become 16 bits wide, as which CPUs without an instruction for them multiply them anyway.
     """
     dense = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
-    if not dense or weight.shape[1:3] != (_WINDOW, _WINDOW):
+    if not dense or conv.made is not None or weight.shape[1:3] != (_WINDOW, _WINDOW):
         return False
     if weight.dtype == np.int8:
         return not target.multiplies_bytes and winograd_transforms.fits_integers(weight)

@@ -1,10 +1,23 @@
 """What passes read of a convolution that is channels last."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from tvm import relax, tirx
 
-from hybridc.compiler.ir.rewrite import Expr, Graph, shape
+from hybridc.compiler import strips
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.ir.rewrite import (
+    Expr,
+    Graph,
+    are_known,
+    computed,
+    opened,
+    operator,
+    shape,
+    with_attributes,
+)
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.model import Array
 
@@ -50,6 +63,53 @@ def padded(call: Expr, graph: Graph) -> tuple[Expr, Any, int]:
     if pad.attrs.pad_mode != "constant" or any([*widths[:2], *widths[6:]]):
         return own
     return pad.args[0], (top, left, bottom, right), int(pad.attrs.pad_value)
+
+
+def pads_apart(value: Expr, graph: Graph) -> Expr | None:
+    """A convolution of images of open size without padding, behind a pad of its own.
+
+    Strips of what it makes then read strips of what it reads; at an end of an image they would not.
+    """
+    if operator(value) != "nn.conv2d" or not is_open_image(value, graph):
+        return None
+    if not any(integers(value.attrs.padding)):
+        return None
+    data, weight = value.args
+    top, left, bottom, right = integers(value.attrs.padding)
+    padded = relax.op.nn.pad(data, [0, 0, top, bottom, left, right, 0, 0])
+    return with_attributes(value, [padded, weight], padding=[0, 0, 0, 0])
+
+
+def is_open_image(call: Expr, graph: Graph) -> bool:
+    """Whether a convolution of float32 with constant weights, channels last, is of open images."""
+    tensors = [*call.args, call]
+    if {str(tensor.ty.dtype) for tensor in tensors} != {"float32"}:
+        return False
+    if graph.constant(call.args[1]) is None or not is_channels_last(call):
+        return False
+    image = shape(call.args[0])
+    return not are_known(image[1:3]) and are_known(image[3:])
+
+
+def has_kernel(call: Expr, graph: Graph) -> bool:
+    """Whether kernels know the sizes of a convolution's images as far as they have to."""
+    return are_known(shape(call.args[0])[1:]) or is_open_image(call, graph)
+
+
+def sized(call: Expr, data: Expr, conv: Conv2d) -> tuple[tuple[Any, ...], Conv2d]:
+    """The shape of a kernel's images, and the convolution with the sizes that it makes if open."""
+    if are_known(shape(data)[1:]):
+        return opened(shape(data)), conv
+    (source, made), given = computed(shape(data), shape(call))
+    return source, replace(conv, made=(made[1], made[2]), given=tuple(given))
+
+
+def given(kernel: PrimFunc, data: Expr) -> list[Any]:
+    """The open sizes that a kernel is given as numbers, which its images are computed of."""
+    names = [param.name for param in kernel.params if not strips.is_buffer(param)]
+    sizes: list[Any] = [size for size in shape(data) if not are_known([size])]
+    found = {var.name: var for size in sizes for var in tirx.analysis.undefined_vars(size)}
+    return [found[name] for name in names]
 
 
 def integers(values: Any) -> Any:

@@ -149,11 +149,13 @@ def _is_fixed(info: Any) -> bool:
 
 def _thin_product(left: Any, right: Any, result: Any) -> tuple[str, Callable[..., Any]] | None:
     """What computes a product that has nothing to pack: of one step of the depth, or one column."""
-    if not all(map(_is_fixed, (left, right))) or str(left.dtype) != str(result.dtype):
+    depth, columns = (info.shape.values[-1] for info in (left, right))
+    sized = isinstance(depth, tirx.IntImm) and isinstance(columns, tirx.IntImm)
+    if not sized or str(left.dtype) != str(result.dtype):
         return None
-    if _extents(left)[-1] == 1:
+    if int(depth) == 1 and all(map(_is_fixed, (left, right))):
         return "outer_product", topi.multiply
-    one = _extents(right)[-1] == 1 and str(left.dtype) == "float32"
+    one = int(columns) == 1 and str(left.dtype) == "float32"
     return ("matrix_vector", matrix_vector) if one else None
 
 

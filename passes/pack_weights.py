@@ -85,7 +85,7 @@ class PackWeights(Pass):
         near = _algorithms.stay_near(module, context.target)
         alone = worth.expected(module, context.target)
         packer = _Packer(context, builder, self.winograd, self.in_kernel, near, alone)
-        rewritten = rewrite(module, packer.rule)
+        rewritten = rewrite(rewrite(module, _convolutions.pads_apart), packer.rule)
         functions = builder.get().functions_items()
         kernels = {var: func for var, func in functions if isinstance(func, tirx.PrimFunc)}
         return module if rewritten is module else updated(rewritten, kernels)
@@ -130,7 +130,7 @@ class _Packer:
         if weight is None:
             take = _computed_weights.replaced
             return take(value, self.target, self.builder) if convolves else None
-        if convolves and not are_known(shape(value.args[0])[1:]):
+        if convolves and not _convolutions.has_kernel(value, graph):
             return None
         data, weights, result = (str(tensor.ty.dtype) for tensor in tensors)
         if result not in _RESULTS.get((data, weights), ()):
@@ -194,12 +194,12 @@ class _Packer:
         if not _convolutions.is_channels_last(call):
             return None
         data, padding, fill = _convolutions.padded(call, graph)
-        source = opened(shape(data))
         conv = replace(_convolutions.attributes(call, weight), padding=padding, fill=fill)
+        source, conv = _convolutions.sized(call, data, conv)
         if _convolutions.is_depthwise(call):
             taps = _convolutions.taps(weight)
             self._follow(weight, _convolutions.taps, taps)
-            types = *_types(call), taps.dtype.name
+            types = (*_types(call), taps.dtype.name)
             kernel = contractions.depthwise_conv2d(source, taps.shape, conv, *types)
             return self._call("depthwise_conv2d", kernel, (call, data), taps)
         if self.winograd and _algorithms.is_minimal(conv, weight, self.target):
@@ -208,12 +208,13 @@ class _Packer:
                 return self._winograd((call, data), weight, conv, choice)
         if conv.pointwise and conv.groups == 1 and weight.shape[1:3] == (1, 1):
             return self._matrix(call, np.ascontiguousarray(weight[:, 0, 0].T))
-        return self._direct((call, data), weight, conv)
+        return self._direct((call, data), source, weight, conv)
 
-    def _direct(self, replaced: tuple[Expr, Expr], weight: Array, conv: Conv2d) -> Expr:
+    def _direct(
+        self, replaced: tuple[Expr, Expr], source: Sequence[Any], weight: Array, conv: Conv2d
+    ) -> Expr:
         """A convolution of every pixel's window as it lies."""
-        call, data = replaced
-        source, (outputs, *window, _) = opened(shape(data)), weight.shape
+        call, (outputs, *window, _) = replaced[0], weight.shape
         windows = _byte_windows.of_filter(weight, conv, opened(shape(call))[:-1], self.target)
         if windows is not None:
             size = window[0], window[1]
@@ -285,7 +286,8 @@ class _Packer:
         call, data = replaced
         var = self.builder.add_func(kernel, name)
         operands = [constant(array, array.dtype.name) for array in weights]
-        return relax.call_tir(var, [data, *operands], call.ty)
+        sizes = _convolutions.given(kernel, data)
+        return relax.call_tir(var, [data, *operands, *sizes], call.ty)
 
 
 def _pairs(weight: Array) -> int:

@@ -16,7 +16,8 @@ from hybridc.compiler.target import Target
 from hybridc.schedules.products import accumulators, contraction, tiling
 
 # Vectors side by side in a tile, and rows: as many accumulators as hide the latency of a
-# multiply-add, with registers left for what they are made of.
+# multiply-add, with registers left for what they are made of.  A single row has that many vectors,
+# so that it reads whole rows of the other operand.
 _VECTORS = 2
 _ROWS = 4
 
@@ -56,11 +57,12 @@ class Matmul(ScheduleRule):
 
     def knobs(self, match: MatmulMatch) -> Space:
         """Rows of a tile, and its vectors of columns."""
-        return {"rows": (1, 2, 4, 6), "vectors": (1, 2, 4)}
+        return {"rows": (1, 2, 4, 6), "vectors": (1, 2, 4, 8)}
 
     def default(self, match: MatmulMatch, target: Target) -> Point:
         """Eight accumulators."""
-        return {"rows": _ROWS, "vectors": _VECTORS}
+        rows = min(_ROWS, match.rows)
+        return {"rows": rows, "vectors": _VECTORS * _ROWS if rows == 1 else _VECTORS}
 
     def schedule(self, match: MatmulMatch, point: Point) -> Schedule:
         """Tile rows and columns; what follows the product is computed tile by tile."""

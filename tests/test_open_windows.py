@@ -1,69 +1,91 @@
-"""Norms of single elements and of open channels, and pools whose strides leave elements out."""
+"""Convolutions of images whose height, width or number is open, by strips of their pixels."""
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx_models import FLOAT, INT64, build, call, check, node, noise
+import torch
+import tvm
+from tvm import tirx
 
-from hybridc.compiler import frontend
+from hybridc.compiler import pipeline, target
+from hybridc.compiler.building.build import compile_kernel
+from hybridc.compiler.interfaces import Context
+from hybridc.compiler.kernels import contractions, packing
+from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.passes.schedule import Schedule
 
-
-def test_statistics_of_single_elements() -> None:
-    """The mean of squares less the square of the mean is not 0 of them, once it is rounded."""
-    names = [("y", FLOAT, None), ("mean", FLOAT, None), ("inverse", FLOAT, None)]
-    layer = node("LayerNormalization", "x s", "y mean inverse", axis=-1)
-    model = build([layer], [("x", FLOAT, ["n", "k"]), ("s", FLOAT, ["k"])], names)
-    x = 30 * noise(20, 1)
-    y, mean, inverse = call(model, x, np.ones(1, np.float32))
-    np.testing.assert_array_equal(y, np.zeros_like(x))
-    np.testing.assert_array_equal(mean, x)
-    np.testing.assert_allclose(inverse, np.full_like(x, 1e-5**-0.5), rtol=1e-6)
+_SIZES = {name: tirx.Var(name, "int64") for name in "nhw"}
 
 
-def test_a_small_variance_beside_a_large_mean() -> None:
-    x = 300 + noise(3, 8)
-    layer = node("LayerNormalization", "x s", "y mean inverse", axis=-1)
-    names = [("y", FLOAT, None), ("mean", FLOAT, None), ("inverse", FLOAT, None)]
-    model = build([layer], [("x", FLOAT, [3, 8])], names, {"s": np.ones(8, np.float32)})
-    *_, inverse = check(frontend.load(model), {"x": x})
-    wanted = 1 / np.sqrt(x.astype(np.float64).var(-1, keepdims=True) + 1e-5)
-    np.testing.assert_allclose(inverse, wanted, rtol=1e-3)
+@dataclass(frozen=True)
+class Layer:
+    """A convolution without padding, of images `image` whose sizes may be names."""
+
+    image: tuple[int | str, int | str, int | str]
+    inputs: int
+    outputs: int
+    window: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def kernel(self, weight: Any) -> tuple[Any, Any]:
+        """The kernel, and the weights that it reads."""
+        each = self.inputs // self.groups
+        conv = Conv2d(self.stride, (0, 0, 0, 0), self.dilation, self.groups, each)
+        shape: Any = (*(_SIZES.get(str(size), size) for size in self.image), self.inputs)
+        last = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
+        if self.groups == self.inputs > 1:
+            taps = np.ascontiguousarray(last[..., 0].transpose(1, 2, 0))
+            return contractions.depthwise_conv2d(shape, taps.shape, conv, "float32"), taps
+        packed, groups = packing.pack_filter(last, self.groups, 16, 1)
+        merged = replace(conv, groups=groups)
+        return contractions.conv2d(shape, packed, self.outputs, merged, "float32"), packed
 
 
-@pytest.mark.parametrize("opset", [13, 20])
-def test_what_does_not_vary_is_0_after_its_norm(opset: int) -> None:
-    """ONNX Runtime takes the root of a negative variance, and is not believed."""
-    norm = node("MeanVarianceNormalization", "x", "y")
-    model = build([norm], [("x", FLOAT, [1, 3, 1, 1])], [("y", FLOAT, None)], opset=opset)
-    (got,) = check(frontend.load(model), {"x": noise(1, 3, 1, 1)})
-    np.testing.assert_array_equal(got, np.zeros((1, 3, 1, 1)))
+_LAYERS = {
+    "row": Layer((1, 1, "w"), 16, 20, (1, 3)),
+    "dilated": Layer((1, 1, "w"), 12, 32, (1, 3), dilation=(1, 4)),
+    "audio": Layer((1, 1, "w"), 1, 24, (1, 10), stride=(1, 5)),
+    "grouped": Layer((1, 1, "w"), 32, 32, (1, 3), stride=(1, 2), groups=4),
+    "depthwise": Layer((1, 1, "w"), 24, 24, (1, 5), dilation=(1, 2), groups=24),
+    "image": Layer(("n", "h", "w"), 8, 16, (3, 3), stride=(2, 1)),
+    "high": Layer((1, "h", 9), 8, 16, (3, 3)),
+    "wide": Layer((1, 5, "w"), 8, 16, (3, 3), dilation=(2, 1)),
+    "depthwise image": Layer((1, "h", "w"), 16, 16, (3, 3), stride=(1, 2), groups=16),
+}
 
 
-def test_norms_of_open_channels_and_pools_by_long_strides() -> None:
-    """Each pixel of a pool of one by strides of two is one of the image's, whatever its size."""
-    nodes = [
-        node("InstanceNormalization", "x s b", "n"),
-        node("MaxPool", "n", "p", kernel_shape=[1, 2], strides=[2, 3], ceil_mode=1),
-        node("AveragePool", "p", "q", kernel_shape=[1, 1], strides=[2, 2], ceil_mode=1),
-        node("LpPool", "q", "y", kernel_shape=[2, 2], strides=[1, 2], ceil_mode=1),
-    ]
-    given = [("x", FLOAT, ["n", "c", "h", "w"]), ("s", FLOAT, ["c"]), ("b", FLOAT, ["c"])]
-    model = build(nodes, given, [("y", FLOAT, None)])
-    (y,) = call(model, noise(2, 5, 8, 9), noise(5), noise(5))  # compared at other sizes as well
-    assert y.shape == (2, 5, 1, 1)
+# TVM takes nine seconds to compile this one.
+_NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "grouped" else name for name in _LAYERS
+]
 
 
-@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool", "LpPool"])
-def test_shapes_are_those_of_what_is_computed(kind: str) -> None:
-    """ONNX's inference counts a window that begins behind the image."""
-    nodes: list[Any] = [
-        node(kind, "x", "p", kernel_shape=[1, 1], strides=[2, 2], ceil_mode=1),
-        node("Shape", "p", "shape"),
-        node("Flatten", "p", "f"),
-        node("MatMul", "f w", "y"),
-    ]
-    outputs = [("shape", INT64, None), ("y", FLOAT, None)]
-    model = build(nodes, [("x", FLOAT, [1, 2, 8, 8])], outputs, {"w": noise(32, 3)})
-    shape, _ = check(frontend.load(model))
-    np.testing.assert_array_equal(shape, [1, 2, 4, 4])
+@pytest.mark.parametrize("name", _NAMES)
+def test_images_of_any_size(name: str) -> None:
+    layer = _LAYERS[name]
+    rng = np.random.default_rng(3)
+    filters = (layer.outputs, layer.inputs // layer.groups, *layer.window)
+    weight = rng.standard_normal(filters).astype(np.float32)
+    func, packed = layer.kernel(weight)
+    device = target.parse("cpu", 1)
+    context = Context(device, pipeline.rules())
+    module = Schedule().apply(tvm.IRModule({"main": func}), context)
+    assert {record.rule for record in context.kernels} <= {"conv2d", "depthwise-conv2d"}
+    run = compile_kernel(module["main"], device).jit()["main"]
+    for n, made in ((1, 1), (2, 2), (1, 3), (3, 4), (1, 13), (1, 17), (1, 63), (2, 64), (1, 131)):
+        reach = [d * (k - 1) + 1 for k, d in zip(layer.window, layer.dilation, strict=True)]
+        least = [(made - 1) * s + r for s, r in zip(layer.stride, reach, strict=True)]
+        sizes = {"n": n, "h": least[0] if made < 64 else reach[0], "w": least[1] + n // 2}
+        image = [sizes.get(str(size), size) for size in layer.image]
+        x = rng.standard_normal([*image, layer.inputs]).astype(np.float32)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        options = (layer.stride, 0, layer.dilation, layer.groups)
+        last = torch.from_numpy(x).permute(0, 3, 1, 2)
+        wanted = torch.nn.functional.conv2d(last, torch.from_numpy(weight), None, *options)
+        shape = [*wanted.permute(0, 2, 3, 1).shape]
+        y = tvm.runtime.tensor(np.full(shape, np.nan, np.float32))
+        run(tvm.runtime.tensor(x), tvm.runtime.tensor(packed), y)
+        np.testing.assert_allclose(y.numpy(), wanted.permute(0, 2, 3, 1), 1e-4, 1e-4)

@@ -102,8 +102,8 @@ def test_strips_end_with_single_places() -> None:
         assert sizes == sorted(sizes, reverse=True)
 
 
-def scheduled(func: Any) -> Any:
-    device = target.parse("cpu", 2)
+def scheduled(func: Any, threads: int = 2) -> Any:
+    device = target.parse("cpu", threads)
     context = Context(device, pipeline.rules())
     module = Schedule().apply(tvm.IRModule({"main": func}), context)
     return module["main"], context
@@ -150,11 +150,26 @@ def test_products_with_weights_of_any_number_of_rows(columns: int) -> None:
         choose.sizes(func, free_axes(func))
     )
     run = compile_kernel(done, target.parse("cpu", 2)).jit()["main"]
-    for rows in (1, 3, 4, 5, 15, 16, 17, 63, 64, 65, 129):
+    for rows in (1, 3, 4, 5, 13, 15, 16, 17, 31, 48, 62, 63, 64, 65, 79, 80, 127, 129, 191):
         x = rng.standard_normal((rows, 12)).astype(np.float32)
         y = tvm.runtime.tensor(np.zeros((rows, columns), np.float32))
         run(tvm.runtime.tensor(x), tvm.runtime.tensor(packed), y)
         np.testing.assert_allclose(y.numpy(), x @ weight, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("sizes", [(N, M), (N, 3)])
+def test_weights_meet_all_short_strips(sizes: tuple[Any, ...]) -> None:
+    rng = np.random.default_rng(2)
+    weight = rng.standard_normal((40, 70)).astype(np.float32)
+    packed = packing.pack_matrix(weight, 16)
+    done, _ = scheduled(contractions.dense((*sizes, 40), packed, 70, "float32"), 1)
+    assert strips.INSIDE not in str(done)  # the mark is gone where strips were put
+    run = compile_kernel(done, target.parse("cpu", 1)).jit()["main"]
+    for n, m in ((1, 1), (7, 3), (2, 21), (1, 66)):
+        x = rng.standard_normal((n, 3 if sizes[1] == 3 else m, 40)).astype(np.float32)
+        y = tvm.runtime.tensor(np.full((*x.shape[:2], 70), np.nan, np.float32))
+        run(tvm.runtime.tensor(x), tvm.runtime.tensor(packed), y)
+        np.testing.assert_allclose(y.numpy(), x @ weight, 1e-4, 1e-3)
 
 
 def test_an_open_kernel_has_a_key_of_its_own() -> None:

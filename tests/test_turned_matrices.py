@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import open_models
 import pytest
 from onnx import TensorProto, helper
 
@@ -36,6 +37,26 @@ def compiled(left: tuple[int, ...], right: tuple[int, ...], twice: bool = False)
     graph = helper.make_graph(nodes, "turned", given, made)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     return hybridc.compile(model, verify="off", threads=1)
+
+
+def test_rows_of_any_number_are_added_up_as_they_lie() -> None:
+    """An open batch and an open number of keys, and then the values by the same scores."""
+    b = open_models.Builder()
+    scores = b.op("MatMul", "q", b.op("Transpose", "k", perm=[0, 1, 3, 2]))
+    made = b.op("MatMul", scores, "v")
+    keys: Any = (("batch", 3, "keys", 32), "float32")
+    values = (("batch", 3, "keys", 80), "float32")
+    given: dict[str, Any] = {"q": (("batch", 3, 1, 32), "float32"), "k": keys, "v": values}
+    artifact = hybridc.compile(b.model(given, {made: "float32"}), verify="off", threads=1)
+    assert not any("transpose" in told["kernel"] for told in artifact.report["kernels"])
+    session = hybridc.InferenceSession(artifact, 1)
+    rng = np.random.default_rng(1)
+    for batch, count in ((1, 1), (2, 3), (1, 16), (3, 17), (1, 389), (2, 1030)):
+        shapes = {"q": (batch, 3, 1, 32), "k": (batch, 3, count, 32), "v": (batch, 3, count, 80)}
+        feed = {name: rng.standard_normal(s).astype(np.float32) for name, s in shapes.items()}
+        q, k, v = (feed[name].astype(np.float64) for name in "qkv")
+        wanted = q @ np.swapaxes(k, -1, -2) @ v
+        np.testing.assert_allclose(session.run(None, feed)[0], wanted, rtol=1e-4, atol=1e-3)
 
 
 def answers(artifact: Any, left: tuple[int, ...], right: tuple[int, ...]) -> tuple[Any, Any]:

@@ -202,6 +202,25 @@ def constant(array: Array, dtype: str) -> Expr:
     return relax.const(tensor, dtype)
 
 
+def computed(*shapes: Any) -> tuple[list[Any], list[Any]]:
+    """Shapes for a kernel's parameter and its result, with sizes computed of variables by name.
+
+    Also those variables that are no size of the first shape: the kernel is given them.
+    """
+    variables: dict[str, Any] = {}
+
+    def renamed(var: Any) -> Any:
+        return variables.setdefault(var.name, tirx.Var(var.name, "int64"))
+
+    def sized(size: Any) -> Any:
+        whole = isinstance(size, int)
+        return size if whole else tvm_ffi.structural_map(size, (tirx.Var, renamed))
+
+    found = [tuple(map(sized, each)) for each in shapes]
+    plain = [size for size in found[0] if isinstance(size, tirx.Var)]
+    return found, [v for v in variables.values() if not any(v.same_as(size) for size in plain)]
+
+
 def with_attributes(call: Expr, operands: Sequence[Expr], **changes: Any) -> Expr:
     """The same operator on other operands, with some of its attributes changed."""
     fields = type(call.attrs).__tvm_ffi_type_info__.fields

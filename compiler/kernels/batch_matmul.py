@@ -93,9 +93,12 @@ def _of_packed(
 
 
 def matrix_vector(a: Any, b: Any) -> Any:
-    """`out[..., m, 0] = sum_k a[..., m, k] * b[..., k, 0]`: each row of a added up as it lies."""
+    """`out[..., m, 0] = sum_k a[..., m, k] * b[..., k, 0]`: each row of a added up as it lies.
+
+    Leading axes may be open: they are of one size, or 1 on one side.
+    """
     left, right = (extents(x) for x in (a, b))
-    batch = np.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2]))
+    batch = _leading(left, right)
     k = reduced(left[-1], "k")
     return computed(
         (*batch, left[-2], 1),
@@ -112,9 +115,7 @@ def open_matmul(left: Sequence[Any], right: Sequence[Any]) -> PrimFunc:
 
     Leading axes are of one size, or 1 on one side.
     """
-    rank = max(len(left), len(right)) - 2
-    leads = [[1] * (rank + 2 - len(side)) + list(side[:-2]) for side in (left, right)]
-    batch = [b if isinstance(a, int) and a == 1 else a for a, b in zip(*leads, strict=True)]
+    batch = _leading(left, right)
     (rows, depth), columns = left[-2:], right[-1]
     a, b = tensor(left, "a", "float32"), tensor(right, "b", "float32")
     k = reduced(depth, "k")
@@ -130,6 +131,13 @@ def open_matmul(left: Sequence[Any], right: Sequence[Any]) -> PrimFunc:
     )
     out = computed((*batch, rows, columns), lambda *i: product[i], name="output")
     return finished([a, b, out])
+
+
+def _leading(left: Sequence[Any], right: Sequence[Any]) -> list[Any]:
+    """The leading axes of a product of two shapes, each of one size, or 1 on one side."""
+    rank = max(len(left), len(right)) - 2
+    leads = [[1] * (rank + 2 - len(side)) + list(side[:-2]) for side in (left, right)]
+    return [b if isinstance(a, int) and a == 1 else a for a, b in zip(*leads, strict=True)]
 
 
 def pack_columns(  # noqa: PLR0913 - what is packed, and how

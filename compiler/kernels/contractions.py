@@ -37,7 +37,8 @@ class Conv2d:
     """A convolution's attributes; `padding` is top, left, bottom, right, and filled with `fill`.
 
     `inputs` are the input channels that one output is asked to read.  Groups that were merged
-    read more, but `groups` counts them as they are read.
+    read more, but `groups` counts them as they are read.  `made` are the height and width of an
+    output whose size is open, of which the kernel is `given` those that its operands do not tell.
     """
 
     strides: tuple[int, int]
@@ -46,9 +47,13 @@ class Conv2d:
     groups: int
     inputs: int
     fill: int = 0
+    made: tuple[Any, Any] | None = None
+    given: tuple[Any, ...] = ()
 
     def output_size(self, size: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the output for an input of `size`."""
+        if self.made is not None:
+            return self.made
         top, left, bottom, right = self.padding
         pads = (top + bottom, left + right)
         height, width = (
@@ -164,7 +169,7 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
         name="product",
         attrs=product_of("conv2d", flops),
     )
-    return finished([x, w, _conv2d_output(product, outputs, conv.groups, out_dtype)])
+    return finished([x, w, *conv.given, _conv2d_output(product, outputs, conv.groups, out_dtype)])
 
 
 def _conv2d_output(product: Any, outputs: int, groups: int, out_dtype: str) -> Any:
@@ -225,7 +230,7 @@ def depthwise_conv2d(  # noqa: PLR0913, PLR0917 - shapes, attributes, and three 
         lambda *index: stored(product[index], out_dtype),
         name="output",
     )
-    return finished([x, w, out])
+    return finished([x, w, *conv.given, out])
 
 
 def widened(value: Any, weight: Any) -> Any:

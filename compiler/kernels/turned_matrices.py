@@ -9,7 +9,6 @@ from typing import Any
 from tvm import relax
 
 from hybridc.compiler.ir.rewrite import Expr, Graph, operator, shape
-from hybridc.compiler.kernels.joins import is_static
 from hybridc.compiler.target import Target
 
 _TYPE = "float32"
@@ -24,14 +23,17 @@ def lower(value: Expr, graph: Graph, target: Target) -> Expr | None:
     if transpose is None or not _swaps_last(transpose) or not graph.only_use(right):
         return None
     *batch, rows, depth = shape(left)
-    if rows != 1 or depth < target.lanes():  # short rows fill no vectors
+    # Short rows fill no vectors.
+    if rows != 1 or not isinstance(depth, int) or depth < target.lanes():
         return None
     column = relax.op.reshape(left, [*batch, depth, 1])
     return relax.op.reshape(relax.op.matmul(transpose.args[0], column), shape(value))
 
 
 def _takes(operand: Any) -> bool:
-    return is_static(operand) and str(operand.ty.dtype) == _TYPE and len(shape(operand)) > 1
+    kind = operand.ty
+    known = isinstance(kind, relax.TensorType) and isinstance(kind.shape, relax.ShapeExpr)
+    return known and str(kind.dtype) == _TYPE and len(shape(operand)) > 1
 
 
 def _swaps_last(transpose: Expr) -> bool:

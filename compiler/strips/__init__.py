@@ -2,17 +2,19 @@
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.strips import choose
-from hybridc.compiler.strips.axes import buffers_of, free_axes, has_open_sizes
+from hybridc.compiler.strips.axes import buffers_of, free_axes, has_open_sizes, is_buffer
 from hybridc.compiler.strips.cut import PART, Strip, cut
-from hybridc.compiler.strips.join import Scheduled, join
+from hybridc.compiler.strips.join import INSIDE, Scheduled, join
 
 __all__ = [
+    "INSIDE",
     "Scheduled",
     "Strip",
     "buffers_of",
     "cuts",
     "has_gaps",
     "has_open_sizes",
+    "is_buffer",
     "is_strip",
     "join",
 ]

@@ -3,7 +3,8 @@
 An axis of the kernel is an axis of its blocks and the dimensions of buffers that it indexes, all of
 one open size: in `y[n, c] = relu(x[n, c])` the axis `n` is that of the block and the first of x and
 y.  Where nothing is summed over it and every access stays on its own place, any part of it can be
-computed alone: it is free.
+computed alone: it is free.  So it is where a convolution's windows stand along it: part of what
+they make is computed of part of what they read.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_visit, structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.strips.windows import Window, window_along
 
 Expr = Any  # tvm.ir.Expr
 Buffer = Any  # a variable of tvm.tirx.buffer.BufferType
@@ -23,15 +25,25 @@ Var = Any  # tvm.ir.expr.Var
 
 @dataclass(frozen=True)
 class Axis:
-    """A free axis: its size, the block variables that run over it, and dimensions of buffers."""
+    """A free axis: its size, the block variables that run over it, and dimensions of buffers.
+
+    Some of these are read by windows, which stand along the axis.
+    """
 
     extent: Expr
     variables: tuple[Var, ...]
     dimensions: tuple[tuple[Buffer, int], ...]
+    windows: tuple[Window, ...] = ()
 
     def of(self, buffer: Buffer) -> int | None:
         """The dimension of a buffer that lies along this axis."""
-        return next((d for b, d in self.dimensions if b.same_as(buffer)), None)
+        found = next((d for b, d in self.dimensions if b.same_as(buffer)), None)
+        window = self.window(buffer)
+        return found if window is None else window.dimension
+
+    def window(self, buffer: Buffer) -> Window | None:
+        """The window by which a buffer is read along this axis; None if by single places."""
+        return next((w for w in self.windows if w.buffer.same_as(buffer)), None)
 
     def runs(self, variable: Var) -> bool:
         """Whether a block variable runs over this axis."""
@@ -102,8 +114,9 @@ def free_axes(func: PrimFunc) -> tuple[Axis, ...]:
     if found is None:
         return ()
     sets = _Sets()
+    inputs = [b for b in buffers_of(func) if not any(b.same_as(out) for out in _written(found))]
     for nest in found:
-        sets.add(nest)
+        sets.add(nest, inputs)
     axes = [sets.axis(key) for key in sets.roots() if key not in sets.tied_roots()]
     outputs = _outputs(func, found)
     kept = [axis for axis in axes if all(axis.of(out) is not None for out in outputs)]
@@ -166,8 +179,11 @@ def _counts_with(extent: Expr, found: Sequence[Nest]) -> bool:
 
 
 def _outputs(func: PrimFunc, found: Sequence[Nest]) -> list[Buffer]:
-    written = [nest.node.body.buffer for nest in found]
-    return [p for p in buffers_of(func) if any(p.same_as(w) for w in written)]
+    return [p for p in buffers_of(func) if any(p.same_as(w) for w in _written(found))]
+
+
+def _written(found: Sequence[Nest]) -> list[Buffer]:
+    return [nest.node.body.buffer for nest in found]
 
 
 def _is_number(extent: Expr) -> bool:
@@ -184,9 +200,10 @@ class _Sets:
     parent: dict[_Key, _Key] = field(default_factory=dict[_Key, _Key])
     things: dict[_Key, tuple[Any, Expr]] = field(default_factory=dict[_Key, Any])
     tied: set[_Key] = field(default_factory=set[_Key])
+    windows: dict[_Key, tuple[_Key, int, int]] = field(default_factory=dict[_Key, Any])
     analyzer: Any = field(default_factory=sym.Analyzer)
 
-    def add(self, nest: Nest) -> None:
+    def add(self, nest: Nest, inputs: Sequence[Buffer]) -> None:
         """Join what one block accesses along the same axis, and tie what it accesses otherwise."""
         axes: Mapping[int, Any] = {hash(axis.var): axis for axis in nest.node.iter_vars}
         for axis in nest.node.iter_vars:
@@ -195,6 +212,7 @@ class _Sets:
                 if int(axis.iter_type) == tirx.IterVar.CommReduce:
                     self.tied.add(key)
         for buffer, indices in nest.accesses():
+            given = any(buffer.same_as(each) for each in inputs)
             for dimension, (index, extent) in enumerate(zip(indices, buffer.shape, strict=True)):
                 if _is_number(extent):
                     continue
@@ -203,22 +221,40 @@ class _Sets:
                 if axis is not None and self.analyzer.can_prove_equal(axis.dom.extent, extent):
                     self._join(key, self._key(axis.var, -1, axis.dom.extent))
                 else:
-                    self.tied.add(key)
+                    self._see(key, window_along(nest.node, index) if given else None)
+
+    def _see(self, key: _Key, found: tuple[Any, int, int] | None) -> None:
+        """Note that a dimension is read by windows, in one way only, or else tie it."""
+        if found is None:
+            self.tied.add(key)
+            return
+        axis, stride, reach = found
+        along = self._key(axis.var, -1, axis.dom.extent)
+        window = along, stride, reach
+        if self.windows.setdefault(key, window) != window:
+            self.tied |= {key, along}
 
     def roots(self) -> list[_Key]:
         """One key for each axis."""
         return list(dict.fromkeys(self._root(key) for key in self.things))
 
     def tied_roots(self) -> set[_Key]:
-        """The axes that are not free."""
-        return {self._root(key) for key in self.tied}
+        """The axes that are not free; windows stand over dimensions that nothing else reads."""
+        tied = {self._root(key) for key in self.tied}
+        others = {self._root(key) for key in self.things if key[1] < 0}
+        for key, (along, *_) in self.windows.items():
+            if self._root(key) in tied | others:
+                tied.add(self._root(along))
+        return tied
 
     def axis(self, root: _Key) -> Axis:
         """What lies along one axis."""
         members = [(key, *self.things[key]) for key in self.things if self._root(key) == root]
         variables = tuple(thing for (_, d), thing, _ in members if d < 0)
         dimensions = tuple((thing, d) for (_, d), thing, _ in members if d >= 0)
-        return Axis(self.things[root][1], variables, dimensions)
+        seen = [(key, found) for key, found in self.windows.items() if self._root(found[0]) == root]
+        over = tuple(Window(self.things[key][0], key[1], *found[1:]) for key, found in seen)
+        return Axis(self.things[root][1], variables, dimensions, over)
 
     def _key(self, thing: Any, dimension: int, extent: Expr) -> _Key:
         key = (hash(thing), dimension)

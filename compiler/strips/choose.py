@@ -51,12 +51,21 @@ def kind_of(func: PrimFunc) -> str:
     return found[0] if found else ""
 
 
+def has_weights(func: PrimFunc) -> bool:
+    """Whether a kernel is a product of rows, or of windows, with weights."""
+    return kind_of(func) in (*_WEIGHTS, *_WHOLE) and not is_attention(func)
+
+
 def sizes(func: PrimFunc, axes: Sequence[Axis]) -> list[tuple[int, ...]]:
     """The strips to make, larger ones first; along each axis the last has one place."""
     kind = kind_of(func)
     single = [(1,)] * (len(axes) - 1)
-    if kind in _WHOLE or is_attention(func):
+    if is_attention(func):
         return [(1,) * len(axes)]
+    if kind in _WHOLE:
+        last = axes[-1]
+        pixels = (1,) if not last.windows else _ROWS if _is_row(func, last) else _lines(func, last)
+        return list(product(*single, pixels))
     if kind in _WEIGHTS:
         return list(product(*single, (1,) if _fixed_rows(func, axes) else _ROWS))
     if kind == "matmul":
@@ -100,6 +109,20 @@ def _by_elements(func: PrimFunc, axis: Axis, stays_open: bool) -> tuple[int, ...
         length *= 2
     shorter = (length, length // 16) if length > 16 else (length,)
     return tuple(dict.fromkeys((*shorter, 1)))
+
+
+def _is_row(func: PrimFunc, axis: Axis) -> bool:
+    """Whether an axis of a convolution counts the pixels of an image row."""
+    return axis.runs(_kept(func)[2])
+
+
+def _lines(func: PrimFunc, axis: Axis) -> tuple[int, ...]:
+    """Strips of some image rows, as many as make up a strip of pixels."""
+    row = _numbering(func)[2].dom.extent
+    length = 1
+    while isinstance(row, tirx.IntImm) and 2 * length * int(row) <= _ROWS[0]:
+        length *= 2
+    return tuple(dict.fromkeys((length, 1)))
 
 
 def _stays_open(func: PrimFunc, axes: Sequence[Axis]) -> bool:

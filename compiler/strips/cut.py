@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import s_tir, tirx
+from tvm import s_tir, sym, tirx
 from tvm.ir import Range
 from tvm.ir.expr import TensorLoad, TensorRegion
 from tvm_ffi import structural_map, structural_walk
@@ -89,6 +89,7 @@ class _Cutter:
         self._gone: set[int] = set()
         self._loops: dict[int, int] = {}
         self._places: dict[int, Expr] = {}
+        self._analyzer = sym.Analyzer()
 
     def note(self, nest: Nest, drops: bool) -> None:
         """Remember which loops and block variables run over which axis, and which are dropped."""
@@ -117,7 +118,9 @@ class _Cutter:
         for axis, size in zip(self._axes, self._sizes, strict=True):
             dimension = axis.of(buffer)
             if dimension is not None:
-                shape[dimension] = tirx.const(size, "int64")
+                window = axis.window(buffer)
+                extent = size if window is None else window.places(size)
+                shape[dimension] = tirx.const(extent, "int64")
         scope = str(buffer.ty.storage_scope)
         shape = [extent for i, extent in enumerate(shape) if i not in gone]
         cut_buffer = tirx.decl_buffer(shape, buffer.dtype, buffer.name, scope=scope)
@@ -198,7 +201,7 @@ class _Cutter:
             original = node.source if known is None else self._originals[hash(known)]
             own = {axis.of(original): i for i, axis in enumerate(self._axes)}
             indices = [
-                _without_base(index) if dimension in own else index
+                self._without_bases(index) if dimension in own else index
                 for dimension, index in enumerate(node.indices)
                 if dimension not in self._lost.get(hash(original), ())
             ]
@@ -208,6 +211,12 @@ class _Cutter:
             return self._places.get(hash(var), self.buffer(var))
 
         return structural_map(value, [(TensorLoad, load), (tirx.Var, place)])
+
+    def _without_bases(self, index: Expr) -> Expr:
+        """A place of the strip, of which `_value` made one of the kernel."""
+        none = {hash(base): tirx.const(0, "int64") for base in self._bases}
+        inner = structural_map(index, (tirx.Var, lambda var: none.get(hash(var), var)))
+        return self._analyzer.simplify(inner)
 
     def _region(self, region: Any) -> Any:
         lost = self._lost.get(hash(region.source), ())
@@ -226,8 +235,3 @@ class _Cutter:
                 return tirx.const(size, "int64")
         # What lies between several elements that are gathered has loads in it.
         return extent if isinstance(extent, tirx.IntImm) else self._value(extent)
-
-
-def _without_base(index: Expr) -> Expr:
-    """A place of the strip, of which `_value` made one of the kernel."""
-    return index.a if isinstance(index, tirx.Add) else tirx.const(0, "int64")

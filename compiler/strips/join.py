@@ -2,23 +2,29 @@
 
 The last strip along an axis begins where it ends with the axis, so that strips overlap, and what
 lies in two is computed twice, the same both times.  Sizes below that of the largest strip are left
-to smaller ones; the smallest is one place.
+to smaller ones; the smallest is one place.  Of a product with weights, shorter strips also compute
+what longer ones leave; and all short strips meet some weights before others are read (`INSIDE`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import s_tir, sym, tirx
+from tvm import s_tir, tirx
 from tvm.ir import Range
-from tvm.ir.expr import TensorLoad, TensorRegion
+from tvm.ir.expr import Call, TensorLoad, TensorRegion
+from tvm.target.codegen import llvm_lookup_intrinsic_id
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.kernels import kernel_cost
-from hybridc.compiler.strips.axes import Axis, Expr, Var, is_buffer
+from hybridc.compiler.strips.axes import Expr, Var, is_buffer
+from hybridc.compiler.strips.choose import has_weights
 from hybridc.compiler.strips.cut import Strip, base_of
+from hybridc.compiler.strips.runs import Run, always, following, whole
 
+# Marks the loop over weights in which all strips of one kind may be computed.
+INSIDE = "hybridc.inside"
 # Operations of a strip beyond which starting and joining threads for it costs nothing: 0.3 ms.
 _LONG = 2**25
 # Strips for each thread that make it worth while to leave each to one thread.
@@ -34,11 +40,15 @@ class Scheduled:
 
     @property
     def accumulates(self) -> bool:
-        """Whether results are read back before they are final, so that no two may overlap."""
+        """Whether results are read back before they are final, so that no two may overlap.
+
+        To prefetch the line that a result will be written to is not to read it.
+        """
         stored: list[Any] = []
         loaded: list[Any] = []
-        structural_walk(self.func.body, (tirx.BufferStore, lambda s: stored.append(s.buffer)))
-        structural_walk(self.func.body, (TensorLoad, lambda load: loaded.append(load.source)))
+        body = structural_map(self.func.body, (tirx.Evaluate, _without_prefetch))
+        structural_walk(body, (tirx.BufferStore, lambda s: stored.append(s.buffer)))
+        structural_walk(body, (TensorLoad, lambda load: loaded.append(load.source)))
         written = [p for p in self.func.params if any(p.same_as(b) for b in stored)]
         return any(p.same_as(b) for p in written for b in loaded)
 
@@ -51,13 +61,21 @@ class Scheduled:
         return any(found)
 
 
+def _without_prefetch(statement: Any) -> Any:
+    value: Any = statement.value
+    named = isinstance(value, Call) and str(value.op.name) == "tirx.call_llvm_intrin"
+    called: Any = value.args[0] if named else -1
+    prefetches = int(called) == llvm_lookup_intrinsic_id("llvm.prefetch")
+    return tirx.Evaluate(0) if prefetches else statement
+
+
 def join(func: PrimFunc, strips: Sequence[Scheduled], threads: int) -> PrimFunc:
     """The kernel `func` by its scheduled strips, of one set of axes, larger strips first.
 
     Strips are spread over `threads`.  Where all threads work on one strip, as the rule has it, that
     is left so while there are few strips, or where each takes long.
     """
-    body = _chosen(func, list(strips), threads)
+    body = (_following if has_weights(func) else _chosen)(func, list(strips), threads)
     root = func.body.block
     block = s_tir.SBlock([], root.reads, root.writes, root.name_hint, body)
     return func.with_body(s_tir.SBlockRealize([], True, block))
@@ -66,41 +84,46 @@ def join(func: PrimFunc, strips: Sequence[Scheduled], threads: int) -> PrimFunc:
 def _chosen(func: PrimFunc, strips: list[Scheduled], threads: int) -> Any:
     """The first of the strips that is no longer than the kernel along any axis."""
     first, *rest = strips
-    body = _loops(func, first, threads)
+    strip = first.strip
+    pairs = [(axis.extent, size) for axis, size in zip(strip.axes, strip.sizes, strict=True)]
+    body = _loops(func, first, [whole(*pair) for pair in pairs], threads)
     if not rest:
         return body
-    strip = first.strip
-    pairs = zip(strip.axes, strip.sizes, strict=True)
-    fits = [axis.extent >= size for axis, size in pairs if not _always(axis.extent, size)]
+    fits = [extent >= size for extent, size in pairs if not always(extent, size)]
     return tirx.IfThenElse(tirx.all(*fits), body, _chosen(func, rest, threads)) if fits else body
 
 
-def _always(extent: Expr, size: int) -> bool:
-    """Whether an extent is never below a size: 16 strips of an open length have at least 16 places.
+def _following(func: PrimFunc, strips: list[Scheduled], threads: int) -> Any:
+    """Strips that differ along the last axis, one kind after the other."""
+    last = strips[0].strip.axes[-1].extent
+    sizes = [each.strip.sizes[-1] for each in strips]
+    if len(sizes) > 1 and always(last, sizes[-2]):
+        sizes.pop()
+    parts: list[Any] = []
+    for each, run in zip(strips, following(last, sizes), strict=False):
+        outer = [whole(axis.extent, 1) for axis in each.strip.axes[:-1]]
+        body = _loops(func, each, [*outer, run], threads)
+        parts += [*run.before, body if sizes == [1] else tirx.IfThenElse(run.count > 0, body, None)]
+    return parts[0] if len(parts) == 1 else tirx.SeqStmt(parts)
 
-    TVM fails on what would be left for smaller ones, which have an axis of no places.
-    """
-    analyzer = sym.Analyzer()
-    one, most = (tirx.const(number, "int64") for number in (1, 2**31))
-    span = Range.from_min_extent(one, most)
-    for var in tirx.analysis.undefined_vars(extent):
-        analyzer.bind(var, span)
-    return bool(size == 1 or analyzer.can_prove(extent >= size))
 
-
-def _loops(func: PrimFunc, scheduled: Scheduled, threads: int) -> Any:
+def _loops(func: PrimFunc, scheduled: Scheduled, along: Sequence[Run], threads: int) -> Any:
     """All strips of one kind: side by side, or one after another on all threads."""
     overlapping = any(size > 1 for size in scheduled.strip.sizes) and scheduled.accumulates
+    if not overlapping and (threads == 1 or scheduled.parallel):
+        inside = _loop(func, scheduled, along, tirx.ForKind.SERIAL, inside=True)
+        if inside is not None:
+            return inside
     if threads == 1 or overlapping:
-        return _loop(func, scheduled, tirx.ForKind.SERIAL)
+        return _loop(func, scheduled, along, tirx.ForKind.SERIAL)
     if not scheduled.parallel:
-        return _loop(func, scheduled, tirx.ForKind.PARALLEL)
-    together = _loop(func, scheduled, tirx.ForKind.SERIAL)
+        return _loop(func, scheduled, along, tirx.ForKind.PARALLEL)
+    together = _loop(func, scheduled, along, tirx.ForKind.SERIAL)
     if kernel_cost.flops(scheduled.strip.func) > _LONG:
         return together
     alone = Scheduled(scheduled.strip, _on_one_thread(scheduled.func))
-    apart = _loop(func, alone, tirx.ForKind.PARALLEL)
-    return tirx.IfThenElse(_total(scheduled.strip) >= _ENOUGH * threads, apart, together)
+    apart = _loop(func, alone, along, tirx.ForKind.PARALLEL)
+    return tirx.IfThenElse(_total(along) >= _ENOUGH * threads, apart, together)
 
 
 def _on_one_thread(func: PrimFunc) -> PrimFunc:
@@ -114,36 +137,78 @@ def _on_one_thread(func: PrimFunc) -> PrimFunc:
     return func.with_body(structural_map(func.body, (tirx.For, loop)))
 
 
-def _total(strip: Strip) -> Expr:
+def _total(along: Sequence[Run]) -> Expr:
     """How many strips there are."""
     total: Expr = tirx.const(1, "int64")
-    for axis, size in zip(strip.axes, strip.sizes, strict=True):
-        total = total * _count(axis, size)
+    for run in along:
+        total = total * run.count
     return total
 
 
-def _loop(func: PrimFunc, scheduled: Scheduled, kind: Any) -> Any:
-    """The loop over all strips of one kind."""
-    strip = scheduled.strip
-    counts = [_count(axis, size) for axis, size in zip(strip.axes, strip.sizes, strict=True)]
+def _loop(
+    func: PrimFunc, scheduled: Scheduled, along: Sequence[Run], kind: Any, inside: bool = False
+) -> Any:
+    """The loop over all strips of one kind, around them or `inside`; None if it has no place."""
+    around = _spread if kind == tirx.ForKind.PARALLEL else _nested
+    places, loop = around(along)
+    body = _Placer(func, scheduled, places).body()
+    return _within(body, loop) if inside else loop(body)
+
+
+def _nested(along: Sequence[Run]) -> tuple[list[Expr], Callable[[Any], Any]]:
+    """Where strips begin, and a loop for each axis: TVM need not look through quotients."""
+    strips = [tirx.Var("strip", "int64") for _ in along]
+
+    def loop(body: Any) -> Any:
+        for run, strip in reversed(list(zip(along, strips, strict=True))):
+            kind = tirx.ForKind.SERIAL
+            body = tirx.For(strip, tirx.const(0, "int64"), run.count, kind, body)
+        return body
+
+    return [run.first(strip) for run, strip in zip(along, strips, strict=True)], loop
+
+
+def _spread(along: Sequence[Run]) -> tuple[list[Expr], Callable[[Any], Any]]:
+    """Where strips begin, and one loop over all of them on all threads."""
     task = tirx.Var("strip", "int64")
     rest: Expr = task
     places: list[Expr] = []
-    for i in reversed(range(len(counts))):
-        place = rest if i == 0 else tirx.floormod(rest, counts[i])
-        rest = tirx.floordiv(rest, counts[i])
-        places.insert(0, _first(strip.axes[i], strip.sizes[i], place))
-    body = _Placer(func, scheduled, places).body()
-    return tirx.For(task, tirx.const(0, "int64"), _total(strip), kind, body)
+    for i, run in reversed(list(enumerate(along))):
+        place = rest if i == 0 else tirx.floormod(rest, run.count)
+        rest = tirx.floordiv(rest, run.count)
+        places.insert(0, run.first(place))
+
+    def loop(body: Any) -> Any:
+        kind = tirx.ForKind.PARALLEL
+        return tirx.For(task, tirx.const(0, "int64"), _total(along), kind, body)
+
+    return places, loop
 
 
-def _count(axis: Axis, size: int) -> Expr:
-    extent = axis.extent
-    return extent if size == 1 else tirx.floordiv(extent + (size - 1), size)
-
-
-def _first(axis: Axis, size: int, strip: Expr) -> Expr:
-    return strip if size == 1 else tirx.min(strip * size, axis.extent - size)
+def _within(node: Any, loop: Callable[[Any], Any]) -> Any:
+    """A body with a loop in the one that is marked; None if that is not all there is to it."""
+    if isinstance(node, s_tir.SBlockRealize) and not node.iter_values:
+        block = node.block
+        inner = _within(block.body, loop)
+        made = s_tir.SBlock(
+            [],
+            block.reads,
+            block.writes,
+            block.name_hint,
+            inner,
+            None,
+            block.alloc_buffers,
+            None,
+            block.annotations,
+        )
+        return None if inner is None else s_tir.SBlockRealize([], node.predicate, made)
+    if not isinstance(node, tirx.For):
+        return None
+    others = {key: value for key, value in node.annotations.items() if key != INSIDE}
+    inner = loop(node.body) if INSIDE in node.annotations else _within(node.body, loop)
+    if inner is None:
+        return None
+    return tirx.For(node.loop_var, node.min, node.extent, node.kind, inner, None, others)
 
 
 class _Placer:
@@ -163,7 +228,7 @@ class _Placer:
             pairs = zip(own.shape, real.shape, strict=True)
             self._sizes |= {hash(a): b for a, b in pairs if isinstance(a, tirx.Var)}
             shifts = {
-                along: place
+                along: place if (window := axis.window(real)) is None else place * window.stride
                 for axis, place in zip(strip.axes, places, strict=True)
                 if (along := axis.of(real)) is not None
             }

@@ -14,7 +14,7 @@ from tvm_ffi import structural_walk
 
 from hybridc.compiler import strips
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
-from hybridc.compiler.kernels.packing import WIDEN
+from hybridc.compiler.kernels.packing import FEW_ROWS, WIDEN
 from hybridc.compiler.kernels.tensor_expressions import KERNEL, kinds_in
 from hybridc.schedules.loops import vector_loops
 from hybridc.schedules.products import accumulators, canonical, tiling
@@ -205,6 +205,8 @@ def _mark_last(
     A last panel that overlaps is whole, and moved back (`vector_loops.straighten`).
     """
     moved = problem.moved(vectors)
+    if strips.is_strip(schedule.mod["main"]) and problem.height == 1 and problem.rows <= FEW_ROWS:
+        schedule.annotate(panel, strips.INSIDE, 1)
     for loop in (row_tile,) if moved else (panel, row_tile):
         schedule.annotate(loop, "pragma_loop_partition_hint", 1)
     if moved:
