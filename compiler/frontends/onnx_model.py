@@ -1,6 +1,5 @@
 """ONNX models: read, bind shapes, make static, expand, import into Relax."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from hybridc.compiler.frontends.onnx_graph import (
 from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, read
 from hybridc.compiler.frontends.onnx_graph.origin import is_of_torch
 from hybridc.compiler.frontends.onnx_graph.writer import opset_of
-from hybridc.compiler.frontends.onnx_import import operators
+from hybridc.compiler.frontends.onnx_import import addressable, operators
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, fold
 from hybridc.compiler.frontends.onnx_import.graph import import_graph
 from hybridc.compiler.frontends.onnx_import.regions import Imported, import_with_regions
@@ -35,11 +34,6 @@ from hybridc.compiler.runtime import carriers
 
 if TYPE_CHECKING:
     from hybridc.compiler.frontends.onnx_import.sizes import Sizes
-
-# Kernels index with 32 bits.
-_MOST_ELEMENTS = 2**31 - 1
-# numpy's arrays have 64, and where answers are compared one is added.
-_MOST_AXES = 63
 
 
 def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = False) -> Model:
@@ -56,7 +50,7 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
     inputs = {} if fallback else {v.name: _input_spec(v, bound[v.name]) for v in file.inputs()}
     static = prepare(file, bound)
     file = _carried(file)
-    _require_addressable(static)
+    addressable.require(static)
     if fallback:
         found = import_with_regions(static, file, _numbers(bound))
     else:
@@ -257,17 +251,6 @@ def _say_one_sided(proto: Proto) -> None:
     for node in operators.walk(proto.graph):
         if node.op_type == "STFT" and all(item.name != "onesided" for item in node.attribute):
             node.attribute.append(onnx.helper.make_attribute("onesided", 1))
-
-
-def _require_addressable(static: StaticGraph) -> None:
-    """Raise ModelError for a tensor that no array can be, or no kernel can index."""
-    for name, kind in static.types.items():
-        axes, shape = len(kind.tensor_type.shape.dim), static.shape(name) or ()
-        if axes > _MOST_AXES:
-            raise ModelError(f"tensor {name!r} has {axes} axes; the most is {_MOST_AXES}")
-        size = math.prod(shape)
-        if size > _MOST_ELEMENTS:
-            raise ModelError(f"tensor {name!r} has {size} elements; the most is {_MOST_ELEMENTS}")
 
 
 def _bounded(module: IRModule) -> IRModule:
