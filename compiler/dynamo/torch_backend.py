@@ -1,8 +1,8 @@
 """`torch.compile(model, backend="hybridc")`: graphs traced by Dynamo, compiled or run eagerly.
 
 Dynamo finds the graphs, guards them, and traces again if a guard fails.  AOTAutograd makes each
-graph functional: writes to inputs become outputs that are copied back, and outputs that are views
-of inputs are recreated from them.  What remains are ATen operators on tensors, which `torch_region`
+graph functional: writes to inputs become copies behind all else, and outputs that are views of
+inputs are recreated from them.  What remains are ATen operators on tensors, which `torch_region`
 compiles.  Gradients are not computed: a graph that needs them runs eagerly.
 """
 
@@ -194,7 +194,12 @@ def functionalised(
     # Other kernels of attention are operators of one CPU's library, unknown to importers.
     with sdpa_kernel(SDPBackend.MATH):
         compiled: Callable[..., Any] = compile_graph(
-            graph, args, fw_compiler=refuse, bw_compiler=refuse, inference_compiler=compiler
+            graph,
+            args,
+            fw_compiler=refuse,
+            bw_compiler=refuse,
+            inference_compiler=compiler,
+            keep_inference_input_mutations=True,  # code writes in place what it can
         )
     return compiled
 
