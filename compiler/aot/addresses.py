@@ -8,7 +8,7 @@ The table has 64-bit addresses: of each input, of each result, of a memory of `B
 what lies between kernels, and of each weight.  Nobody checks what lies there, so `LAYOUT()` tells
 for which arrays the function was made.
 
-A result may be asked for in the place of an input where there is the symbol `overwriting` of the two.
+A result may be asked for in the place of an input where there is the symbol `overwriting` of both.
 """
 
 from collections.abc import Sequence

@@ -31,7 +31,7 @@ def join(module: IRModule, target: Target) -> IRModule:
     """
     main = module["main"]
     course = courses.read(main)
-    if course is None or len(course.calls) <= 1:
+    if course is None or not course.calls:
         return module
     builder = relax.BlockBuilder(module)
     kernels = _kernels(builder, _split(module, course, target))

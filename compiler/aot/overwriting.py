@@ -1,9 +1,9 @@
 """Which results may be computed where an input lies, whose old content nobody asks for again.
 
-A cache to which a few rows are written at each call is copied whole otherwise.  A result may take an
-input's place if nothing of the input is read once a kernel has begun to write the result; but for a
-kernel that copies each element of the one to the same place of the other, which changes nothing, and
-is left out then.
+A cache to which a few rows are written at each call is copied whole otherwise.  A result may take
+an input's place if nothing of the input is read once a kernel has begun to write the result; but
+for a kernel that copies each element of the one to the same place of the other, which changes
+nothing, and is left out then.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

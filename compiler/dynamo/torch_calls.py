@@ -1,6 +1,7 @@
 """Calls of compiled code with tensors of torch, which are read and written where they lie."""
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 from hybridc.compiler.dynamo import torch_device
@@ -65,7 +66,7 @@ def run(session: InferenceSession | None, device: Any, tensors: Sequence[Any]) -
     return [x if torch_device.place(x) == device else x.to(device) for x in found]
 
 
-class _Direct:
+class Direct:
     """Calls by addresses: no tensors of other libraries are made.
 
     A result is computed in the place of an argument that it is written to, where the code allows
@@ -76,7 +77,8 @@ class _Direct:
         import torch
 
         self._session, self._increment = session, torch.autograd.graph.increment_version
-        self._empty, artifact = torch.empty, session.artifact
+        self._empty = partial(torch.empty, device=frozen.device)
+        artifact = session.artifact
         taken = zip(frozen.inputs, artifact.inputs, strict=True)
         self._inputs = [(place, *_kind(spec, place in frozen.twofold)) for place, spec in taken]
         targets = _targets(frozen, session)
@@ -91,30 +93,28 @@ class _Direct:
         for place, shape, dtype in self._inputs:
             tensor = tensors[place]
             if tensor.shape != shape or tensor.dtype is not dtype:
-                raise InputError(
-                    f"a tensor of shape {tuple(tensor.shape)} and {tensor.dtype} is given where code"
-                    f" was made for {shape} and {dtype}"
-                )
+                got = f"{tuple(tensor.shape)} and {tensor.dtype}"
+                raise InputError(f"code is for a tensor of {shape} and {dtype}, given: {got}")
             given.append(tensor if _is_plain(tensor) else self._copied(tensor))
         for place, shape, dtype in self._results:
             if place is not None and _is_plain(tensor := tensors[place]):
                 written.append(place)
                 results.append(tensor)
             else:
-                results.append(self._empty(shape, dtype=dtype, device=CPU))
+                results.append(self._empty(shape, dtype=dtype))
         self._session.compute_at([tensor.data_ptr() for tensor in (*given, *results)])
         if written:
             self._increment([tensors[place] for place in written])
         return results, written
 
     def _copied(self, tensor: Tensor) -> Tensor:
-        plain = self._empty(tensor.shape, dtype=tensor.dtype, device=CPU)
+        plain = self._empty(tensor.shape, dtype=tensor.dtype)
         return plain.copy_(tensor.detach())
 
 
-def _direct(frozen: Frozen, session: InferenceSession | None) -> _Direct | None:
+def _direct(frozen: Frozen, session: InferenceSession | None) -> Direct | None:
     usable = session is not None and session.overwriting is not None
-    return _Direct(frozen, session) if usable and frozen.device.type == CPU else None
+    return Direct(frozen, session) if usable and frozen.device.type == CPU else None
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -145,7 +145,7 @@ def _targets(frozen: Frozen, session: InferenceSession) -> dict[int, int]:
             return {}  # it may be one of the arguments, as it was before
         specs, index = session.artifact, source.place
         kinds = [(specs.outputs[index].shape, specs.outputs[index].dtype)]
-        if source.view is not None or index in shown or index in found:
+        if source.view is not None or index in shown or index in found or place in found.values():
             continue
         if place in numbers:
             given = specs.inputs[numbers[place]]

@@ -24,9 +24,10 @@ class Frozen:
     Complex numbers come and go as pairs of real ones.
 
     `inputs` are the places of its inputs among the region's arguments, of which those at `twofold`
-    are complex, and `results` say how torch has its outputs.  `outputs` says for each of the region's outputs where it comes from: an output
-    of the graph, an argument's place, or a constant; `writes` says the same of arguments, by their
-    places, that are written to in the end.
+    are complex, and `results` say how torch has its outputs.  `outputs` says for each of the
+    region's outputs where it comes from: an output of the graph, an argument's place, or a
+    constant; `writes` says the same of arguments, by their places, that are written to in the end.
+    `constants` are the addresses and versions of arguments that are none, whose memory is `kept`.
     """
 
     module: Any
@@ -41,7 +42,10 @@ class Frozen:
 
     def changed(self, args: Sequence[Any]) -> set[int]:
         """Addresses of the constants that are no longer what they were."""
-        # There may be hundreds, at each call: what is compared here is all that it takes.
+        given = [args[place] for place in self.constants]
+        # There may be hundreds, at each call.
+        if [(x.data_ptr(), x._version) for x in given] == list(self.constants.values()):
+            return set()
         return {
             start
             for place, (start, version) in self.constants.items()
@@ -128,7 +132,9 @@ def _copy_operators(graph: Any, root: Any, frozen: Any, values: dict[Any, Any]) 
         if node.op == "get_attr":
             setattr(root, node.target, torch_device.on_host(getattr(graph, node.target)))
             values[node] = frozen.node_copy(node)
-        elif node.op == "call_function" and not is_write(node):
+        elif is_write(node):
+            values[node] = values.get(node.args[1])  # what is read of it, if anything
+        elif node.op == "call_function":
             function = torch_attention.portable(node)
             if function is None:
                 require_deterministic(node)

@@ -91,11 +91,18 @@ def sources_of(graph: Any, places: dict[Any, int]) -> tuple[list[Any], tuple[Sou
 
 
 def _writes(graph: Any, places: dict[Any, int]) -> list[Any]:
-    """The nodes that write to arguments, which stand behind all others."""
-    calls = [node for node in graph.graph.nodes if _is_call(node)]
-    found = [node for node in calls if is_write(node)]
-    if calls[len(calls) - len(found) :] != found or any(n.args[0] not in places for n in found):
-        raise ModelError("arguments are written to in between")
+    """The nodes that write to arguments, which nothing behind them reads but by their results."""
+    found: list[Any] = []
+    written: set[Any] = set()
+    for node in graph.graph.nodes:
+        read = node.args[1:2] if is_write(node) else node.all_input_nodes
+        if node.op == "call_function" and written.intersection(read):
+            raise ModelError("an argument is read again once it was written to")
+        if is_write(node):
+            if node.args[0] not in places:
+                raise ModelError("a tensor is written to that is no argument")
+            found.append(node)
+            written.add(node.args[0])
     return found
 
 

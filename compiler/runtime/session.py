@@ -180,7 +180,7 @@ class InferenceSession:
 
     @property
     def overwriting(self) -> Set[tuple[int, int]] | None:
-        """Results, by number, with inputs in whose place they may lie; None without `compute_at`."""
+        """Results and inputs in whose place they may lie, by number; None without `compute_at`."""
         return None if self._at_once is None else self._at_once.overwriting
 
     def compute_at(self, addresses: Sequence[int]) -> None:

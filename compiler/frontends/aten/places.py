@@ -98,10 +98,10 @@ def _written(c: Call) -> Expr:
         numbers = s.add(constant(rows, "int64"), numbers)
     count = prod(between) * prod(many)
     values = _values_of(c, many, axes, rest, len(between))
-    kept = list(shape[len(counted) :])
-    flat = s.reshape(x, [prod(shape[: len(counted)]), *kept])
+    size = prod(shape[len(counted) :])
+    flat = s.reshape(x, [prod(shape[: len(counted)]), size])
     how = "add" if c["accumulate"] else "update"
-    values, places = s.reshape(values, [count, *kept]), s.reshape(numbers, [count, 1])
+    values, places = s.reshape(values, [count, size]), s.reshape(numbers, [count, 1])
     return s.reshape(s.scatter_nd(flat, places, values, reduction=how), list(shape))
 
 
