@@ -19,6 +19,8 @@ from hybridc.compiler.aot import addresses
 from hybridc.compiler.aot.course import Course
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 
+# What lower-bfloat16 moves bits by, of which it makes as many as there were.
+_BITS = "tirx.reinterpret"
 Var = Any  # tvm.relax.Var of a tensor in `main`, tvm.ir.Var of a buffer in a kernel
 
 
@@ -89,6 +91,8 @@ def _found(func: PrimFunc, kind: Any) -> list[Any]:
 
 def _copies(store: Any, source: Var, target: Var) -> bool:
     value = store.value
+    while getattr(getattr(value, "op", None), "name", "") == _BITS:
+        (value,) = value.args
     if not (isinstance(value, TensorLoad) and value.source.same_as(source)):
         return False
     if not store.buffer.same_as(target) or len(source.shape) != len(target.shape):

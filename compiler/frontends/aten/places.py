@@ -77,6 +77,8 @@ def _written(c: Call) -> Expr:
 
     The tensor keeps its layout: it may be a cache, of which a few rows are written.
     """
+    if (masked := _masked(c)) is not None:
+        return masked
     s, x, indices = c.scope, c["self"], _indices(c)
     axes, shape = list(indices), static(x)
     if 0 in shape:
@@ -103,6 +105,21 @@ def _written(c: Call) -> Expr:
     how = "add" if c["accumulate"] else "update"
     values, places = s.reshape(values, [count, size]), s.reshape(numbers, [count, 1])
     return s.reshape(s.scatter_nd(flat, places, values, reduction=how), list(shape))
+
+
+def _masked(c: Call) -> Expr | None:
+    """The same for each place that one mask marks; None where it is no such case."""
+    given = [(axis, index) for axis, index in enumerate(c["indices"]) if index is not None]
+    if len(given) != 1 or dtype(given[0][1]) != "bool":
+        return None
+    s, x, values, ((first, mask),) = c.scope, c["self"], c["values"], given
+    marked, shape = static(mask), static(values)
+    behind = len(static(x)) - first - len(marked)
+    if prod(shape) != 1 and (first or len(shape) > behind):
+        return None
+    values = s.reshape(values, [] if prod(shape) == 1 else list(shape))
+    mask = s.reshape(mask, [*marked, *[1] * behind])
+    return s.where(mask, s.add(x, values) if c["accumulate"] else values, x)
 
 
 def _broadcast(indices: Mapping[int, Expr]) -> list[int]:
