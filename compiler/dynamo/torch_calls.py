@@ -6,7 +6,7 @@ from typing import Any
 
 from hybridc.compiler.dynamo import torch_device
 from hybridc.compiler.dynamo.torch_freeze import Frozen, ordinary, pairs
-from hybridc.compiler.dynamo.torch_sources import Argument, Computed, Plain, Source
+from hybridc.compiler.dynamo.torch_sources import Argument, Computed, Plain, Result, Source
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.runtime.session import InferenceSession
@@ -28,14 +28,14 @@ class Calls:
         self._direct = _direct(frozen, session)
         computed = enumerate(frozen.results)
         self._complex = [i for i, how in computed if how.is_complex and self._direct is None]
-        self._turned = [(i, how.strides) for i, how in enumerate(frozen.results) if how.is_turned]
+        self._turned = [(i, how) for i, how in enumerate(frozen.results) if how.is_turned]
 
     def __call__(self, tensors: Sequence[Tensor]) -> list[Any]:
         """The outputs for a region's arguments."""
         frozen = self.frozen
         results, written = self._computed(tensors)
-        for i, strides in self._turned:
-            results[i] = _laid_out(results[i], strides)
+        for i, how in self._turned:
+            results[i] = _laid_out(results[i], how)
         for place, source in frozen.writes:
             if place not in written:
                 tensors[place].detach().copy_(_output(source, results, tensors))
@@ -172,12 +172,13 @@ def _output(source: Source, results: Sequence[Tensor], args: Sequence[Any]) -> A
             return source.value
 
 
-def _laid_out(tensor: Tensor, strides: tuple[int, ...]) -> Tensor:
+def _laid_out(tensor: Tensor, result: Result) -> Tensor:
     """The tensor laid out as torch's own would be: views behind the graph were traced on that."""
     import torch
 
-    if tensor.stride() == strides:
-        return tensor
+    strides = result.strides
+    if result.is_contiguous:
+        return tensor.as_strided(tensor.shape, strides)
     copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
     # Along an axis that was expanded all elements are one, and torch refuses to write to each.
     first = tuple(slice(None) if stride else slice(1) for stride in strides)

@@ -60,32 +60,21 @@ def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
     """
     import torch
 
-    frozen, values = torch.fx.Graph(), dict[Any, Any]()
-    root, fed = torch.nn.Module(), list[int]()
-    constants: dict[int, tuple[int, int]] = {}
-    kept: list[Any] = []
     places = {node: i for i, node in enumerate(graph.graph.find_nodes(op="placeholder"))}
     outputs, sources, writes = sources_of(graph, places)
-    written = {place for place, _ in writes}
     made = [node.meta["val"] for node in outputs]
     device = torch_device.common(_read(graph, places, args), made)
+    taken = _Taken(torch.fx.Graph(), torch.nn.Module())
+    frozen, values = taken.graph, taken.values
+    written = {place for place, _ in writes}
     for node, place in places.items():
         value = args[place]
         if not isinstance(value, torch.Tensor) or is_unread(node):
             continue
         require_usable(value)
-        if value.data_ptr() in weights and place not in written:
-            name = f"weight_{len(constants)}"
-            root.register_buffer(name, torch_device.on_host(ordinary(value)))
-            values[node] = frozen.get_attr(name)
-            kept.append(value.detach())  # whose memory stays, so that no other gets its address
-            constants[place] = value.data_ptr(), value._version
-        else:
-            given = values[node] = frozen.placeholder(f"x{len(fed)}")
-            if value.is_complex():
-                values[node] = frozen.call_function(torch.view_as_complex, (given,))
-            fed.append(place)
-    _copy_operators(graph, root, frozen, values)
+        constant = value.data_ptr() in weights and place not in written
+        (taken.constant if constant else taken.input)(node, place, value)
+    _copy_operators(graph, taken.root, frozen, values)
     results = tuple(Result.of(value) for value in made)
     frozen.output(
         tuple(
@@ -96,18 +85,47 @@ def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
     frozen.eliminate_dead_code()
     for node in frozen.nodes:
         node.meta.clear()  # what the exporter would take for its own
-    module = torch.fx.GraphModule(root, frozen)
     return Frozen(
-        module=module,
+        module=torch.fx.GraphModule(taken.root, frozen),
         device=device,
-        inputs=tuple(fed),
-        twofold=frozenset(place for place in fed if args[place].is_complex()),
+        inputs=tuple(taken.fed),
+        twofold=frozenset(place for place in taken.fed if args[place].is_complex()),
         results=results,
         outputs=sources,
         writes=writes,
-        constants=constants,
-        kept=tuple(kept),
+        constants=taken.constants,
+        kept=tuple(taken.kept),
     )
+
+
+@dataclass
+class _Taken:
+    """A graph, and what it takes: `values` by the nodes of the one that it is made of."""
+
+    graph: Any
+    root: Any
+    values: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    fed: list[int] = field(default_factory=list[int])
+    constants: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])
+    kept: list[Any] = field(default_factory=list[Any])
+
+    def constant(self, node: Any, place: int, value: Any) -> None:
+        """Take an argument as it is now."""
+        name = f"weight_{len(self.constants)}"
+        self.root.register_buffer(name, torch_device.on_host(ordinary(value)))
+        self.values[node] = self.graph.get_attr(name)
+        self.constants[place] = value.data_ptr(), value._version
+        self.kept.append(value.detach())  # whose memory stays, so that no other gets its address
+
+    def input(self, node: Any, place: int, value: Any) -> None:
+        """Take an argument at each call."""
+        import torch
+
+        given = self.graph.placeholder(f"x{len(self.fed)}")
+        self.fed.append(place)
+        is_complex = value.is_complex()
+        turned = self.graph.call_function(torch.view_as_complex, (given,)) if is_complex else given
+        self.values[node] = turned
 
 
 def pairs(tensor: Any) -> Any:

@@ -13,17 +13,25 @@ _NEGATING = ("aten::_conj", "aten::_neg_view")
 
 @dataclass(frozen=True)
 class Result:
-    """How torch lays out what the graph computes, whether otherwise than row by row or complex."""
+    """How torch lays out what the graph computes, and whether that is complex.
+
+    It may lie row by row (`is_contiguous`), but for steps along axes of one element.
+    """
 
     strides: tuple[int, ...]
+    is_contiguous: bool
     is_turned: bool
     is_complex: bool
 
     @classmethod
     def of(cls, value: Any) -> "Result":
         """That of a tensor."""
-        turned = value.numel() > 1 and not value.is_contiguous()
-        return cls(tuple(map(int, value.stride())), turned, value.is_complex())
+        import torch
+
+        strides = tuple(map(int, value.stride()))
+        usual = torch.empty([int(size) for size in value.shape], device="meta").stride()
+        turned = value.numel() > 1 and strides != usual
+        return cls(strides, bool(value.is_contiguous()), turned, value.is_complex())
 
 
 @dataclass(frozen=True)
