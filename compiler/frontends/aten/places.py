@@ -96,7 +96,8 @@ def _written(c: Call) -> Expr:
         numbers = number if numbers is None else s.add(numbers, number)
     if between:
         apart = [np.arange(shape[axis]) * steps[axis] for axis in counted if axis not in axes]
-        rows = sum(np.ix_(*apart)).reshape(between + [1] * len(many))
+        rows: Any = sum(np.ix_(*apart))
+        rows = rows.reshape(between + [1] * len(many))
         numbers = s.add(constant(rows, "int64"), numbers)
     count = prod(between) * prod(many)
     values = _values_of(c, many, axes, rest, len(between))
