@@ -113,8 +113,9 @@ class Direct:
 
 
 def _direct(frozen: Frozen, session: InferenceSession | None) -> Direct | None:
-    usable = session is not None and session.overwriting is not None
-    return Direct(frozen, session) if usable and frozen.device.type == CPU else None
+    if session is None or session.overwriting is None or frozen.device.type != CPU:
+        return None
+    return Direct(frozen, session)
 
 
 def _is_plain(tensor: Tensor) -> bool:
@@ -149,7 +150,7 @@ def _targets(frozen: Frozen, session: InferenceSession) -> dict[int, int]:
             continue
         if place in numbers:
             given = specs.inputs[numbers[place]]
-            free = (index, numbers[place]) in session.overwriting
+            free = (index, numbers[place]) in (session.overwriting or ())
             if free and kinds == [(given.shape, given.dtype)]:
                 found[index] = place
     return found
