@@ -7,6 +7,8 @@ does, writes where inputs and results lie into the table and calls the function.
 The table has 64-bit addresses: of each input, of each result, of a memory of `BYTES()` bytes for
 what lies between kernels, and of each weight.  Nobody checks what lies there, so `LAYOUT()` tells
 for which arrays the function was made.
+
+A result may be asked for in the place of an input where there is the symbol `overwriting` of both.
 """
 
 from collections.abc import Sequence
@@ -38,7 +40,7 @@ def of(main: Any, course: Course) -> list[list[Var]] | None:
     """
     *inputs, weights = main.params
     taken = {b.var: b.value.index for b in bindings_of(main) if _takes(b.value, weights)}
-    results = [_holder(result, course) for result in _results(main, course)]
+    results = [holder(result, course) for result in results_of(main, course)]
     own = {*inputs, *taken, None}
     if any(result in own for result in results) or len(set(results)) < len(results):
         return None
@@ -63,6 +65,13 @@ class Table:
         """Where the data of a variable begin."""
         return self._entry(self._numbers[var])
 
+    def apart(self, one: Any, other: Any) -> Any:
+        """Whether two variables lie elsewhere; None where they do at every call."""
+        if one not in self._numbers or other not in self._numbers:
+            return None
+        entries = (tirx.BufferLoad(self._entries, [self._numbers[var]]) for var in (one, other))
+        return tirx.NE(*entries)
+
     def around(self, body: Any) -> Any:
         """The body, in which the memory and all entries are known."""
         data = tirx.tvm_struct_get(self.param, 0, _DATA, "handle")
@@ -72,6 +81,11 @@ class Table:
 
     def _entry(self, index: int) -> Any:
         return tirx.reinterpret("handle", tirx.BufferLoad(self._entries, [index]))
+
+
+def overwriting(result: int, given: int) -> str:
+    """The symbol which says that a result may be computed where an input lies."""
+    return f"result_{result}_may_overwrite_input_{given}"
 
 
 def layout(inputs: Sequence[Kind], results: Sequence[Kind], weights: Sequence[int]) -> int:
@@ -87,7 +101,7 @@ def layout_of(main: Any, course: Course) -> int:
     """The layout of the table for a `main` that `of` takes."""
     *inputs, weights = main.params
     sizes = [prod(_kind(kind)[0]) * _bytes(kind.dtype) for kind in weights.ty.fields]
-    results = [_kind(result.ty) for result in _results(main, course)]
+    results = [_kind(result.ty) for result in results_of(main, course)]
     return layout([_kind(var.ty) for var in inputs], results, sizes)
 
 
@@ -111,7 +125,7 @@ def _takes(value: Any, weights: Var) -> bool:
     return isinstance(value, tvm.ir.TupleGetItem) and value.tuple_value.same_as(weights)
 
 
-def _results(main: Any, course: Course) -> Sequence[Any]:
+def results_of(main: Any, course: Course) -> Sequence[Any]:
     """What the function returns, one by one."""
     result = main.body.body
     if isinstance(result, tvm.ir.Tuple):
@@ -119,7 +133,7 @@ def _results(main: Any, course: Course) -> Sequence[Any]:
     return course.tuples.get(result) or [result]
 
 
-def _holder(result: Any, course: Course) -> Any:
+def holder(result: Any, course: Course) -> Any:
     """The variable in which a result lies from its start on; None if there is none."""
     place = course.places.get(result)
     return place.holder if place is not None and not place.offset else None

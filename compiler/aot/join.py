@@ -1,17 +1,17 @@
 """Give a model a `main` that asks one function for all its kernels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Any
 
 import tvm
 from tvm import relax, tirx
 
-from hybridc.compiler.aot import addresses, parts, worth
+from hybridc.compiler.aot import addresses, overwriting, parts, worth
 from hybridc.compiler.aot import course as courses
 from hybridc.compiler.aot.checks import trusting
 from hybridc.compiler.aot.course import BOUNDARY, Course
-from hybridc.compiler.aot.parts import Parts
+from hybridc.compiler.aot.parts import Part, Parts
 from hybridc.compiler.aot.region import Call, Failures, Kernel, regions
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.target import Target
@@ -31,7 +31,7 @@ def join(module: IRModule, target: Target) -> IRModule:
     """
     main = module["main"]
     course = courses.read(main)
-    if course is None or len(course.calls) <= 1:
+    if course is None or not course.calls:
         return module
     builder = relax.BlockBuilder(module)
     kernels = _kernels(builder, _split(module, course, target))
@@ -40,7 +40,7 @@ def join(module: IRModule, target: Target) -> IRModule:
     function = _Function(main, course, kernels)
     name = builder.add_func(function.make(), _ALL)
     joined = builder.get()
-    for symbol, func in function.by_address(main).items():
+    for symbol, func in function.by_address(module).items():
         joined[symbol] = func
     for kernel in dict.fromkeys(name for name, _ in course.calls):
         split = kernels.get(kernel)
@@ -99,6 +99,7 @@ class _Function:
             var: tirx.tvm_struct_get(handle, 0, _DATA, "handle") for var, handle in handles.items()
         }
         self._handles = list(handles.values())
+        self._apart: Callable[[Any, Any], Any] = lambda *_: None
         self._bytes = tirx.decl_buffer((max(1, size),), "uint8", "memory")
         self.memory = relax.Var("memory", relax.TensorType([size], "uint8")) if size else None
         self.arguments = [*holders, *([self.memory] if size else [])]
@@ -108,19 +109,22 @@ class _Function:
         params = [*self._handles, *([self._bytes] if self.memory is not None else [])]
         return _named(tirx.PrimFunc(params, self._body()), _ALL)
 
-    def by_address(self, main: Any) -> dict[str, PrimFunc]:
+    def by_address(self, module: IRModule) -> dict[str, PrimFunc]:
         """The same of one argument, and what it needs; nothing where `addresses` cannot tell."""
+        main = module["main"]
         places = addresses.of(main, self._course)
         if places is None:
             return {}
         table = addresses.Table(places, self._bytes)
         self._starts = {var: table.start(var) for var in self._starts}
+        self._apart = table.apart
         self._failures = Failures()
         made = tirx.PrimFunc([table.param], table.around(self._body()))
         symbol = addresses.ALONE if self._is_alone else addresses.RUN
         facts = {
             addresses.BYTES: int(self._bytes.shape[0]),
             addresses.LAYOUT: addresses.layout_of(main, self._course),
+            **{addresses.overwriting(*p): 1 for p in overwriting.pairs(module, self._course)},
         }
         told = {name: _named(addresses.told(fact), name) for name, fact in facts.items()}
         return {symbol: _named(made, symbol), **told}
@@ -144,8 +148,18 @@ class _Function:
         kernel = self._kernels[name]
         data = dict(zip(kernel.parts.params, map(self._data, args), strict=True))
         data |= {buffer: self._at(place) for buffer, place in self._shared[name].items()}
-        found: list[Call] = kernel.calls(data, self._failures)
+        holders = dict(zip(kernel.parts.params, map(self._holder, args), strict=True))
+
+        def condition(part: Part) -> Any:
+            pair = overwriting.copied(part.func, part.buffers)
+            return pair and self._apart(*(holders.get(buffer) for buffer in pair))
+
+        found: list[Call] = kernel.calls(data, self._failures, condition)
         return found
+
+    def _holder(self, var: Any) -> Any:
+        place = self._course.places[var]
+        return None if place.offset else place.holder
 
     def _at(self, offset: int) -> Any:
         return tirx.address_of(self._bytes[offset])

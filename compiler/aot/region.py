@@ -56,10 +56,18 @@ class Kernel:
     parts: Parts
     names: Sequence[Any]
 
-    def calls(self, data: Mapping[Buffer, Any], failures: Failures) -> list["Call"]:
-        """The calls of its parts, given where the data of parameters and shared buffers lie."""
+    def calls(
+        self,
+        data: Mapping[Buffer, Any],
+        failures: Failures,
+        condition: Callable[[Part], Any] = lambda _: None,
+    ) -> list["Call"]:
+        """The calls of its parts, given where the data of parameters and shared buffers lie.
+
+        One for which there is a condition is made where that is true.
+        """
         return [
-            Call(name, part, tuple(data[buffer] for buffer in part.buffers), failures)
+            Call(name, part, tuple(data[b] for b in part.buffers), failures, condition(part))
             for part, name in zip(self.parts.parts, self.names, strict=True)
         ]
 
@@ -81,11 +89,13 @@ class Call:
     part: Part
     data: tuple[Any, ...]
     failures: Failures
+    condition: Any = None
 
     def task(self, number: Any) -> Statement:
         """One of them."""
         call = tvm.ir.Call(self.name, [*self.data, number], ret_ty="int32")
-        return self.failures.noted(call)
+        made = self.failures.noted(call)
+        return made if self.condition is None else tirx.IfThenElse(self.condition, made, None)
 
     def statement(self) -> Statement:
         """All of them: a parallel loop, or one call where there is one."""

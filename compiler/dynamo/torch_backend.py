@@ -1,8 +1,8 @@
 """`torch.compile(model, backend="hybridc")`: graphs traced by Dynamo, compiled or run eagerly.
 
 Dynamo finds the graphs, guards them, and traces again if a guard fails.  AOTAutograd makes each
-graph functional: writes to inputs become outputs that are copied back, and outputs that are views
-of inputs are recreated from them.  What remains are ATen operators on tensors, which `torch_region`
+graph functional: writes to inputs become copies behind all else, and outputs that are views of
+inputs are recreated from them.  What remains are ATen operators on tensors, which `torch_region`
 compiles.  Gradients are not computed: a graph that needs them runs eagerly.
 """
 
@@ -84,6 +84,7 @@ class Graph:
         self._numbers = torch_numbers.places(graph)
         self._variants: dict[tuple[Any, ...], Callable[..., Any]] = {}
         self._written: frozenset[int] = frozenset()
+        self._sizes: tuple[int, ...] | None = None
 
     def __call__(self, *args: Any) -> Any:
         """Compute the graph's outputs."""
@@ -105,11 +106,17 @@ class Graph:
 
     def _key(self, args: Sequence[Any]) -> tuple[Any, ...]:
         """Sizes, numbers that come as tensors, and overlaps: what code is specific to."""
-        sizes = (value for value in args if isinstance(value, int | float))
-        # Weights that nothing is written to are left out: there may be hundreds.
-        read = {place for place, static in enumerate(self._static) if not static}
-        shared = torch_overlaps.overlaps(args, read | self._written, self._written)
-        return (*sizes, *self._values(args).values(), *shared)
+        if self._sizes is None:  # which stay the same: they are those of the graph
+            numbers = enumerate(isinstance(value, int | float) for value in args)
+            self._sizes = tuple(place for place, is_number in numbers if is_number)
+        key = [args[place] for place in self._sizes]
+        if self._numbers:
+            key += self._values(args).values()
+        if self._written:
+            # Weights that nothing is written to are left out: there may be hundreds.
+            read = {place for place, static in enumerate(self._static) if not static}
+            key += torch_overlaps.overlaps(args, read | self._written, self._written)
+        return tuple(key)
 
     def _values(self, args: Sequence[Any]) -> dict[int, torch_numbers.Number]:
         return {place: args[place].item() for place in self._numbers}
@@ -194,7 +201,12 @@ def functionalised(
     # Other kernels of attention are operators of one CPU's library, unknown to importers.
     with sdpa_kernel(SDPBackend.MATH):
         compiled: Callable[..., Any] = compile_graph(
-            graph, args, fw_compiler=refuse, bw_compiler=refuse, inference_compiler=compiler
+            graph,
+            args,
+            fw_compiler=refuse,
+            bw_compiler=refuse,
+            inference_compiler=compiler,
+            keep_inference_input_mutations=True,  # code writes in place what it can
         )
     return compiled
 

@@ -5,6 +5,7 @@ overlap are lost here: it runs at the first call, when Dynamo's own compilation 
 """
 
 from collections.abc import Collection, Hashable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 _Span = tuple[int, int, int]  # addresses of the first byte and behind the last one, and the place
@@ -28,6 +29,8 @@ def overlaps(
     if not written:
         return ()
     spans = sorted(_span(args[place], place) for place in places if _has_memory(args[place]))
+    if all(one[1] <= next_[0] for one, next_ in pairwise(spans)):
+        return ()
     return tuple(
         tuple((place, begin - group[0][0], _geometry(args[place])) for begin, _, place in group)
         for group in _groups(spans)
@@ -49,9 +52,11 @@ def _groups(spans: Sequence[_Span]) -> Iterator[list[_Span]]:
 
 
 def _span(tensor: Any, place: int) -> _Span:
+    begin = tensor.data_ptr()
+    if tensor.is_contiguous():
+        return begin, begin + tensor.nbytes, place
     steps = zip(tensor.shape, tensor.stride(), strict=True)
     last = sum((size - 1) * stride for size, stride in steps)
-    begin = tensor.data_ptr()
     return begin, begin + (last + 1) * tensor.element_size(), place
 
 

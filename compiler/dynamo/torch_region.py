@@ -18,16 +18,8 @@ import numpy as np
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.dynamo import torch_device
-from hybridc.compiler.dynamo.torch_freeze import (
-    Argument,
-    Computed,
-    Frozen,
-    Plain,
-    Result,
-    freeze,
-    ordinary,
-    pairs,
-)
+from hybridc.compiler.dynamo.torch_calls import Calls
+from hybridc.compiler.dynamo.torch_freeze import freeze, ordinary, pairs
 from hybridc.compiler.errors import (
     ContractError,
     HybridcError,
@@ -53,22 +45,19 @@ class Region:
     def __init__(self, graph: Any, weights: Sequence[Any], options: Options) -> None:
         self._graph, self._options = _reshaping(graph), options
         self._weights = {tensor.data_ptr() for tensor in weights if _counted(tensor)}
-        self._ready: tuple[Frozen, InferenceSession | None] | None = None
+        self._ready: Calls | None = None
         self._waiting: list[Any] | None = None
 
     def __call__(self, args: list[Any]) -> Sequence[Any]:
         """Compute the outputs; `args` is emptied, so that its tensors may be freed."""
         tensors = list(args)
         args.clear()
-        if self._ready is None or self._ready[0].changed(tensors):
+        if self._ready is None or self._ready.frozen.changed(tensors):
             self._waiting = tensors
             with without_autocast():
                 eager: Sequence[Any] = self._graph(*tensors)
             return eager
-        frozen, session = self._ready
-        results = run(session, frozen.device, [tensors[place] for place in frozen.inputs])
-        laid = [_laid_out(x, how) for x, how in zip(results, frozen.results, strict=True)]
-        return [_output(source, laid, tensors) for source in frozen.outputs]
+        return self._ready(tensors)
 
     @property
     def waits(self) -> bool:
@@ -86,14 +75,13 @@ class Region:
         if args is None:  # another thread's call has been served
             return
         if self._ready is not None:  # what changed once may change again
-            self._weights -= self._ready[0].changed(args)
+            self._weights -= self._ready.frozen.changed(args)
         with torch.inference_mode(False), torch.no_grad(), without_autocast():
             frozen = freeze(self._graph, args, self._weights)
             options = torch_device.options_for(frozen.device, self._options)
             inputs = tuple(torch_device.on_host(pairs(ordinary(args[i]))) for i in frozen.inputs)
-            computes = any(isinstance(source, Computed) for source in frozen.outputs)
-            compiled = session(frozen.module, inputs, options) if computes else None
-        self._ready = frozen, compiled
+            compiled = session(frozen.module, inputs, options) if frozen.results else None
+        self._ready = Calls(frozen, compiled)
 
 
 @contextmanager
@@ -189,46 +177,6 @@ def numbers(array: Array) -> Array:
     if array.dtype.kind in "iub":
         return array
     return np.where(np.isnan(array), np.zeros((), array.dtype), array)
-
-
-def run(session: InferenceSession | None, device: Any, tensors: Sequence[Any]) -> Sequence[Any]:
-    """The outputs as tensors of torch on `device`; none where nothing is computed."""
-    import torch
-
-    if session is None:
-        return ()
-    alignment = session.artifact.alignment
-    results = session(*(torch_device.readable(pairs(ordinary(x)), alignment) for x in tensors))
-    outputs = results if isinstance(results, tuple) else (results,)
-    found = [x if isinstance(x, torch.Tensor) else torch.from_dlpack(x) for x in outputs]
-    # Without inputs, a session knows no library to which its results should go.
-    return [x if torch_device.place(x) == device else x.to(device) for x in found]
-
-
-def _output(source: Computed | Argument | Plain, results: Sequence[Any], args: Any) -> Any:
-    match source:
-        case Computed():
-            found, view = results[source.place], source.view
-            return found if view is None else found.as_strided(view.size, view.stride, view.offset)
-        case Argument():
-            return args[source.place]
-        case Plain():
-            return source.value
-
-
-def _laid_out(tensor: Any, result: Result) -> Any:
-    """The tensor laid out as torch's own would be: views behind the graph were traced on that."""
-    import torch
-
-    tensor = torch.view_as_complex(tensor) if result.is_complex else tensor
-    strides = result.strides
-    if tensor.stride() == strides or tensor.numel() < 2:
-        return tensor
-    copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
-    # Along an axis that was expanded all elements are one, and torch refuses to write to each.
-    first = tuple(slice(None) if stride else slice(1) for stride in strides)
-    copy[first].copy_(tensor[first])
-    return copy
 
 
 def _counted(tensor: Any) -> bool:

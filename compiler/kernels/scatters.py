@@ -22,6 +22,8 @@ from hybridc.compiler.target import Target
 # Elements that are worth a second thread.
 _LEAST = 16_384
 _TYPES = ("float32", "float64", "int32", "int64")
+# Types of which rows are only moved.
+_MOVED = (*_TYPES, "float16", "bfloat16", "int8", "uint8", "int16")
 _COMBINED: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
     {
         "update": lambda _, new: new,
@@ -36,10 +38,10 @@ _COMBINED: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
 def scatter_nd(builder: Any, call: Any, target: Target) -> Expr:
     """Lower `relax.scatter_nd` of static shapes and numbers of 32 or 64 bits."""
     data, indices, updates = call.args
-    combined = _COMBINED.get(str(call.attrs.reduction))
-    dtype = str(call.ty.dtype)
+    how, dtype = str(call.attrs.reduction), str(call.ty.dtype)
+    combined, types = _COMBINED.get(how), _MOVED if how == "update" else _TYPES
     known = all(map(is_static, call.args)) and all(0 not in shape(x) for x in call.args)
-    if not known or combined is None or dtype not in _TYPES:
+    if not known or combined is None or dtype not in types:
         return call.op.get_attr("FLegalize")(builder, call)
     operands = [te.placeholder(shape(x), str(x.ty.dtype), "x") for x in call.args]
     made = te.extern(

@@ -15,8 +15,9 @@ from hybridc.compiler.aot import addresses
 from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.model import Array, OpaqueSpec
 from hybridc.compiler.runtime import loading
+from hybridc.compiler.runtime.carriers import CARRIERS
 from hybridc.compiler.runtime.recycled import Recycled
-from hybridc.compiler.runtime.tensors import SMALL, InputPort, Tensor, empty, in_dlpack, to_tensor
+from hybridc.compiler.runtime.tensors import SMALL, InputPort, Tensor, empty, to_tensor
 
 
 class ByAddress:
@@ -36,6 +37,15 @@ class ByAddress:
         self._table[inputs + results] = _address(self._held[1])
         self._table[inputs + results + 1 :] = [weight.data_ptr() for weight in given]
         self._argument = to_tensor(self._table)
+        self._others = _copy(self._table)
+        self._other_argument = to_tensor(self._others)
+        #: Results, by number, each with the input in whose place it may be computed.
+        self.overwriting = frozenset(
+            (result, given)
+            for result in range(results)
+            for given in range(inputs)
+            if kernels.implements_function(addresses.overwriting(result, given))
+        )
         self._take = [(port.spec.name, self._taking(i, port)) for i, port in enumerate(ports)]
         kinds = [(spec.fixed, np.dtype(spec.dtype)) for spec in artifact.outputs]
         stages = [self._stage(inputs + i, *kind) for i, kind in enumerate(kinds)]
@@ -51,6 +61,14 @@ class ByAddress:
             return self._with_large(read)
         self._run(self._argument)
         return [copy() for copy in self._copies]
+
+    def at(self, places: Sequence[int]) -> None:
+        """Compute at the addresses of the inputs and, behind them, of the results.
+
+        Nobody checks what lies there: rows without gaps, on addresses that are aligned.
+        """
+        self._others[: len(places)] = places
+        self._run(self._other_argument)
 
     def _with_large(self, _read: Sequence[Any]) -> list[Array]:
         made = {i: self._made(place, arrays) for i, place, arrays in self._large}
@@ -106,7 +124,7 @@ def by_address(
         return None
     if any(isinstance(spec, OpaqueSpec) or dims.is_open(spec.shape) for spec in specs):
         return None
-    if not all(in_dlpack(np.dtype(spec.dtype)) for spec in specs):
+    if any(spec.dtype in CARRIERS for spec in specs):
         return None
     for kernels in library.imports:
         if kernels.implements_function(addresses.LAYOUT):
@@ -130,6 +148,12 @@ def chosen(results: Sequence[Array], wanted: Sequence[tuple[int, Any]]) -> list[
         results[index].copy() if index in indices[:place] else results[index]
         for place, index in enumerate(indices)
     ]
+
+
+def _copy(table: Array) -> Array:
+    other = empty(table.shape, table.dtype)
+    other[...] = table
+    return other
 
 
 def _address(array: Array) -> int:

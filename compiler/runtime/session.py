@@ -1,7 +1,7 @@
 """Run an artifact, with the interface of ONNX Runtime's sessions."""
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,13 +22,15 @@ from hybridc.compiler.hardware.workers import workers
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.runtime import loading
 from hybridc.compiler.runtime.by_address import by_address, chosen
-from hybridc.compiler.runtime.node_arg import NodeArg, node_arg
+from hybridc.compiler.runtime.node_arg import NodeArg, node_arg, wrong_names
 from hybridc.compiler.runtime.placement import Placement
 from hybridc.compiler.runtime.tensors import (
     InputPort,
     OpenPort,
     Reader,
     Tensor,
+    check_mapping,
+    copying,
     library_of,
     reader,
     to_library,
@@ -123,9 +125,9 @@ class InferenceSession:
         `get_inputs` gives, or if no output has the name.
         """
         if type(input_feed) is not dict:
-            _check_mapping(input_feed)
+            check_mapping(input_feed)
         if input_feed.keys() != self._expected:
-            raise self._wrong_names(input_feed)
+            raise wrong_names(self.artifact.inputs, input_feed)
         wanted = self._every if output_names is None else self._wanted(output_names) or self._every
         with self._lock:
             # Small models take microseconds: what is not needed here is not called.
@@ -175,6 +177,22 @@ class InferenceSession:
             for result, dtype in zip(results, self._dtypes, strict=True)
         )
         return outputs[0] if len(outputs) == 1 else outputs
+
+    @property
+    def overwriting(self) -> Set[tuple[int, int]] | None:
+        """Results and inputs in whose place they may lie, by number; None without `compute_at`."""
+        return None if self._at_once is None else self._at_once.overwriting
+
+    def compute_at(self, addresses: Sequence[int]) -> None:
+        """Compute where `overwriting` is no None, from and into memory that nobody checks.
+
+        `addresses` are those of all inputs and then of all results, in the order of the artifact.
+        """
+        assert self._at_once is not None
+        with self._lock:
+            if not self._at_once.alone:
+                self._gather_workers()
+            self._at_once.at(addresses)
 
     def on_device(self, feed: Mapping[str, Any]) -> tuple[Any, Any, tuple[Any, ...]]:
         """For whoever times calls there: the GPU, `main`, and what it is called with for a feed."""
@@ -271,7 +289,7 @@ class InferenceSession:
         listed: Iterable[Any] = names
         found = [self._output(name) for name in listed]
         return [
-            _copying(*pair) if pair in found[:place] else pair for place, pair in enumerate(found)
+            copying(*pair) if pair in found[:place] else pair for place, pair in enumerate(found)
         ]
 
     def _output(self, name: Any) -> tuple[int, Reader | None]:
@@ -279,22 +297,3 @@ class InferenceSession:
         if index is None:
             raise InputError(f"no output is named {name!r}; {hint(str(name), self._outputs)}")
         return index, self._readers[index]
-
-    def _wrong_names(self, feed: Collection[str]) -> InputError:
-        missing = [spec.describe() for spec in self.artifact.inputs if spec.name not in feed]
-        extra = [
-            f"{name!r} ({hint(str(name), self._names)})" for name in feed if name not in self._names
-        ]
-        faults = [f"missing inputs: {', '.join(missing)}"] if missing else []
-        faults += [f"unknown inputs: {', '.join(extra)}"] if extra else []
-        return InputError("; ".join(faults))
-
-
-def _copying(index: int, read: Reader | None) -> tuple[int, Reader | None]:
-    """An output that was asked for before: the caller must not find that two arrays are one."""
-    return index, read and (lambda tensor: read(tensor).copy())
-
-
-def _check_mapping(feed: Any) -> None:
-    if not isinstance(feed, Mapping):
-        raise InputError(f"expected arrays by input name, got {type(feed).__name__}")

@@ -6,7 +6,7 @@ numpy's DLPack knows no bfloat16 or float8, so such arrays cross as bytes and ar
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -249,3 +249,14 @@ def to_library(library: Any, tensor: Tensor, dtype: np.dtype[Any]) -> Any:
         return to_numpy(tensor, dtype)
     foreign = isinstance(tensor, tvm_ffi.Tensor)
     return tensor if library is None or not foreign else library.from_dlpack(tensor)
+
+
+def copying(index: int, read: Reader | None) -> tuple[int, Reader | None]:
+    """An output that was asked for before: the caller must not find that two arrays are one."""
+    return index, read and (lambda tensor: read(tensor).copy())
+
+
+def check_mapping(feed: Any) -> None:
+    """Raise InputError unless arrays are given by name."""
+    if not isinstance(feed, Mapping):
+        raise InputError(f"expected arrays by input name, got {type(feed).__name__}")

@@ -73,26 +73,71 @@ def _order(axes: Sequence[int], indexed: int, rest: int) -> list[int]:
 
 
 def _written(c: Call) -> Expr:
-    """All places as numbers of elements in a row, and what is written to each."""
+    """Rows, of all axes behind the last indexed one, to the places that their numbers say.
+
+    The tensor keeps its layout: it may be a cache, of which a few rows are written.
+    """
+    if (masked := _masked(c)) is not None:
+        return masked
     s, x, indices = c.scope, c["self"], _indices(c)
     axes, shape = list(indices), static(x)
+    if 0 in shape:
+        return x
+    counted = range(max(axes) + 1)
     rest = [axis for axis in range(len(shape)) if axis not in axes]
-    numbers = _numbers(s, indices, shape)
-    count, kept = list(static(numbers)), [shape[axis] for axis in rest]
-    size = prod(kept)
-    inner = np.arange(size).reshape([1] * len(count) + kept)
-    numbers = s.multiply(s.reshape(numbers, [*count, *[1] * len(kept)]), size)
-    numbers = s.add(numbers, constant(inner, "int64"))
-    order = _order(axes, len(count), len(rest))
-    whole = [*count, *kept]
-    values = s.broadcast_to(c["values"], [whole[axis] for axis in order])
-    values = s.permute_dims(values, list(np.argsort(order)))
-    flat = s.reshape(s.permute_dims(x, [*axes, *rest]), [-1])
+    between = [shape[axis] for axis in counted if axis not in axes]
+    many = _broadcast(indices)
+    if 0 in many:
+        return x
+    steps = {axis: prod(shape[axis + 1 : len(counted)]) for axis in counted}
+    numbers: Any = None
+    for axis, index in indices.items():
+        number = s.multiply(_inside(s, index, shape[axis]), steps[axis])
+        numbers = number if numbers is None else s.add(numbers, number)
+    if between:
+        apart = [np.arange(shape[axis]) * steps[axis] for axis in counted if axis not in axes]
+        rows: Any = sum(np.ix_(*apart))
+        rows = rows.reshape(between + [1] * len(many))
+        numbers = s.add(constant(rows, "int64"), numbers)
+    count = prod(between) * prod(many)
+    values = _values_of(c, many, axes, rest, len(between))
+    size = prod(shape[len(counted) :])
+    flat = s.reshape(x, [prod(shape[: len(counted)]), size])
     how = "add" if c["accumulate"] else "update"
-    places, values = s.reshape(numbers, [-1]), s.reshape(values, [-1])
-    scattered = s.scatter_elements(flat, places, values, axis=0, reduction=how)
-    scattered = s.reshape(scattered, [*(shape[axis] for axis in axes), *kept])
-    return s.permute_dims(scattered, list(np.argsort([*axes, *rest])))
+    values, places = s.reshape(values, [count, size]), s.reshape(numbers, [count, 1])
+    return s.reshape(s.scatter_nd(flat, places, values, reduction=how), list(shape))
+
+
+def _masked(c: Call) -> Expr | None:
+    """The same for each place that one mask marks; None where it is no such case."""
+    given = [(axis, index) for axis, index in enumerate(c["indices"]) if index is not None]
+    if len(given) != 1 or dtype(given[0][1]) != "bool":
+        return None
+    s, x, values, ((first, mask),) = c.scope, c["self"], c["values"], given
+    marked, shape = static(mask), static(values)
+    behind = len(static(x)) - first - len(marked)
+    if prod(shape) != 1 and (first or len(shape) > behind):
+        return None
+    values = s.reshape(values, [] if prod(shape) == 1 else list(shape))
+    mask = s.reshape(mask, [*marked, *[1] * behind])
+    return s.where(mask, s.add(x, values) if c["accumulate"] else values, x)
+
+
+def _broadcast(indices: Mapping[int, Expr]) -> list[int]:
+    return list(np.broadcast_shapes(*(static(index) for index in indices.values())))
+
+
+def _values_of(
+    c: Call, many: Sequence[int], axes: Sequence[int], rest: Sequence[int], between: int
+) -> Expr:
+    """What is written, by the axes between the indexed ones, the places, and the axes behind."""
+    s, shape, n = c.scope, static(c["self"]), len(many)
+    order = _order(axes, n, len(rest))
+    whole = [*many, *(shape[axis] for axis in rest)]
+    values = s.broadcast_to(c["values"], [whole[axis] for axis in order])
+    axis_of = list(np.argsort(order))
+    turned = [*range(n, n + between), *range(n), *range(n + between, n + len(rest))]
+    return s.permute_dims(values, [int(axis_of[axis]) for axis in turned])
 
 
 def _indices(c: Call) -> dict[int, Expr]:
