@@ -19,7 +19,7 @@ from hybridc.autotune import _points
 from hybridc.compiler import plugin
 from hybridc.compiler.errors import PluginError, first_line
 from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
-from hybridc.compiler.log import connect
+from hybridc.compiler.log import urls
 
 # Questions to a sampler in one proposal; one that repeats itself that often has converged.
 _QUESTIONS = 64
@@ -45,7 +45,7 @@ class Stored(Strategy):
             if self.storage:
                 make_url(self.storage).get_dialect()
         except ArgumentError as error:
-            told = f"{name}: storage {connect.hidden(self.storage)!r}: {first_line(error)}"
+            told = f"{name}: storage {urls.hidden(self.storage)!r}: {first_line(error)}"
             raise PluginError(told) from error
 
     @abstractmethod
@@ -83,7 +83,7 @@ class Stored(Strategy):
             study.add_trials([t for t in _finished(task, history) if _told(t) not in known])
         except Exception as error:  # drivers raise errors of many kinds
             raise PluginError(
-                f"{kind}: storage {connect.hidden(self.storage)!r}: {first_line(error)}"
+                f"{kind}: storage {urls.hidden(self.storage)!r}: {first_line(error)}"
             ) from error
 
 

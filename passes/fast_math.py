@@ -15,6 +15,7 @@ from hybridc.compiler.target import CUDA
 from hybridc.passes import (
     _arcs,
     _erf_on_gpu,
+    _float_types,
     _polynomials,
     _polynomials64,
     _powers,
@@ -148,4 +149,4 @@ def _functions_in(expr: Expr) -> int:
     """How many functions of `_polynomials` an expression holds already."""
     names: list[str] = []
     structural_walk(expr, (Let, lambda let: names.append(str(let.var.name))))
-    return names.count(_polynomials.ARGUMENT)
+    return names.count(_float_types.ARGUMENT)

@@ -26,7 +26,13 @@ CASES: dict[int, tuple[Case, ...]] = {
         (
             "LSTM",
             {"hidden_size": 1},
-            (noise(3, 2, 1), noise(1, 4, 1), noise(1, 4, 1), noise(1, 8), np.int32([3, 1])),
+            (
+                noise(3, 2, 1),
+                noise(1, 4, 1),
+                noise(1, 4, 1),
+                noise(1, 8),
+                np.array([3, 1], "int32"),
+            ),
         ),
     ),
     18: (
@@ -40,7 +46,7 @@ CASES: dict[int, tuple[Case, ...]] = {
         (
             "Resize",
             {"coordinate_transformation_mode": "pytorch_half_pixel", "mode": "linear"},
-            (noise(1, 1, 2, 3), None, np.float32([1, 1, 0.5, 1])),
+            (noise(1, 1, 2, 3), None, np.array([1, 1, 0.5, 1], "float32")),
         ),
     ),
 }

@@ -96,9 +96,9 @@ class Direct:
                 got = f"{tuple(tensor.shape)} and {tensor.dtype}"
                 raise InputError(f"code is for a tensor of {shape} and {dtype}, given: {got}")
             given.append(tensor if _is_plain(tensor) else self._copied(tensor))
-        for place, shape, dtype in self._results:
-            if place is not None and _is_plain(tensor := tensors[place]):
-                written.append(place)
+        for target, shape, dtype in self._results:
+            if target is not None and _is_plain(tensor := tensors[target]):
+                written.append(target)
                 results.append(tensor)
             else:
                 results.append(self._empty(shape, dtype=dtype))

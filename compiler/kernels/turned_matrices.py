@@ -8,7 +8,7 @@ from typing import Any
 
 from tvm import relax
 
-from hybridc.compiler.ir.rewrite import Expr, Graph, operator, shape
+from hybridc.compiler.ir.rewrite import Expr, Graph, open_shape, operator, shape
 from hybridc.compiler.target import Target
 
 _TYPE = "float32"
@@ -22,7 +22,7 @@ def lower(value: Expr, graph: Graph, target: Target) -> Expr | None:
     transpose = graph.call(right, "permute_dims")
     if transpose is None or not _swaps_last(transpose) or not graph.only_use(right):
         return None
-    *batch, rows, depth = shape(left)
+    *batch, rows, depth = open_shape(left)
     # Short rows fill no vectors.
     if rows != 1 or not isinstance(depth, int) or depth < target.lanes():
         return None
