@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from tvm import relax
+from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.ir.rewrite import (
@@ -39,6 +39,8 @@ class MergeTransposes(Pass):
         return rewrite(module, self._merge)
 
     def _merge(self, value: Expr, graph: Graph) -> Expr | None:
+        if _has_nothing(value):
+            return None
         match operator(value):
             case "permute_dims" if self.views and _moves_nothing(value):
                 return relax.op.reshape(value.args[0], shape(value))
@@ -48,6 +50,12 @@ class MergeTransposes(Pass):
                 return _merge_reshapes(value, graph)
             case _:
                 return None
+
+
+def _has_nothing(value: Expr) -> bool:
+    """Whether a tensor has no elements: a reshape takes a size of 0 as that of its operand."""
+    sizes = getattr(getattr(value.ty, "shape", None), "values", ())
+    return any(isinstance(size, tirx.IntImm) and int(size) == 0 for size in sizes)
 
 
 def _moves_nothing(value: Expr) -> bool:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import relax, tirx
-from tvm.script import from_source
 
 from hybridc.compiler import pipeline
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.ir import script as ir_text
 from hybridc.compiler.ir.evaluate import evaluate
 from hybridc.compiler.ir.rewrite import calls
 from hybridc.compiler.model import Array, TensorSpec, random_feed
@@ -103,7 +103,7 @@ def outcome(case: Case, plugins: Sequence[Path] = ()) -> str:
 
 def parse(case: Case) -> tuple[Any, dict[str, Array]]:
     """The module before the pipeline, and the constants bound in it by name."""
-    module = from_source(case.before)
+    module = ir_text.read(case.before, case.title)
     types = {var.name: var.ty for var in module["main"].params}
     rng = np.random.default_rng(0)
     constants: dict[str, Array] = {}

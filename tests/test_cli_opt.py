@@ -40,6 +40,22 @@ def test_opt_reads_what_the_default_pipeline_ends_in(
     assert "largest difference 0" in err
 
 
+def test_opt_reads_the_mark_of_what_may_be_rounded(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    script = tmp_path / "ir.py"
+    marked = RELU_TWICE.replace("R.nn.relu(x)", "R.hybridc.roundable(x)")
+    assert marked.count("R.hybridc.roundable(x)") > 0
+    script.write_text(marked)
+    call = ["opt", "--pipeline", "eliminate-dead-code", "--check", str(script)]
+    assert entry.run(call) == 0
+    text = capsys.readouterr().out
+    assert "R.hybridc.roundable(x)" in text
+    script.write_text(text)
+    assert entry.run(call) == 0
+    assert capsys.readouterr().out == text
+
+
 def test_opt_runs_no_instructions_that_this_cpu_lacks(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ can do.  Read only text that you trust.
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,24 @@ def read(text: str, name: str) -> IRModule:
     if "@" not in text:  # of which TVM's parser says something about its own insides
         raise InputError(f"{name} is not a Relax module in TVMScript: it has no @I.ir_module")
     try:
-        module = tvm.script.from_source(_IMPORT.sub("", text))
+        module = tvm.script.from_source(_IMPORT.sub("", text), _names())
     except Exception as error:  # the text is code, so anything can come out of it
         raise InputError(f"{name} is not a Relax module in TVMScript: {_first(error)}") from error
     if not isinstance(module, tvm.IRModule):
         raise InputError(f"{name} holds one function; write it as a module (@I.ir_module)")
     return module
+
+
+def _names() -> dict[str, Any]:
+    """What names in a text mean: what TVM's parser knows, and operators of our own."""
+    from tvm.script.parser import relax
+    from tvm.script.parser.core import entry
+
+    from hybridc.compiler.ir import roundable
+
+    ours = ModuleType(relax.__name__)  # by this name errors speak of it
+    vars(ours).update(vars(relax), hybridc=SimpleNamespace(roundable=roundable.marked))
+    return {**entry._default_globals(), "R": ours, "relax": ours}  # pyright: ignore[reportPrivateUsage]
 
 
 def optimise(
