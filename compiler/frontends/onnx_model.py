@@ -254,9 +254,10 @@ def _say_one_sided(proto: Proto) -> None:
 
 
 def _bounded(module: IRModule) -> IRModule:
+    from hybridc.compiler.frontends import empty_tensors
     from hybridc.compiler.frontends.bounded_indices import bound
 
-    return bound(module)
+    return bound(empty_tensors.known(module))
 
 
 def _input_spec(value: Proto, shape: Shape) -> TensorSpec:

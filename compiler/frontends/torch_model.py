@@ -273,6 +273,7 @@ def _through_onnx(program: Program, proto: Any, fallback: bool = False) -> Model
 
 
 def _directly(program: Program) -> Model:
+    from hybridc.compiler.frontends import empty_tensors
     from hybridc.compiler.frontends.bounded_indices import bound
     from hybridc.compiler.frontends.torch_import.importer import import_program
 
@@ -284,7 +285,7 @@ def _directly(program: Program) -> Model:
         raise ModelError("the importer changed the inputs")
     return Model(
         name=program.name,
-        module=bound(module),
+        module=bound(empty_tensors.known(module)),
         inputs=_input_specs(program),
         outputs=output_specs(module, list(program.outputs)),
         reference=TorchReference(program.run, program.original),
