@@ -35,7 +35,8 @@ def check(proto: Any, feed: dict[str, Any], rtol: float = 1e-5) -> None:
     oracle = onnxruntime.InferenceSession(proto.SerializeToString())
     made = hybridc.compile(proto, verify="off", threads=1, fallback=False)
     session = hybridc.InferenceSession(made)
-    for got, right in zip(session.run(None, feed), oracle.run(None, feed), strict=True):
+    wanted: Any = oracle.run(None, feed)
+    for got, right in zip(session.run(None, feed), wanted, strict=True):
         assert (got.shape, got.dtype) == (right.shape, right.dtype)
         np.testing.assert_allclose(got, right, rtol=rtol, atol=rtol)
 
@@ -54,7 +55,7 @@ def test_a_convolution_joined_with_an_empty_constant() -> None:
         "w": noise(1, 1, 3, 3, dtype=np.float16),
         "nothing": np.zeros((2, 1, 13, 0), np.float16),
     }
-    options = {"dilations": [3, 5], "pads": [4, 0, 0, 4]}
+    options: dict[str, Any] = {"dilations": [3, 5], "pads": [4, 0, 0, 4]}
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"], **options), joined("c", "nothing")]
     check(model(nodes, feed, constants, 13, y=((2, 1, 13, 3), np.float16)), feed, 1e-2)
 
@@ -75,14 +76,17 @@ def test_more_than_one_operand_is_left() -> None:
 def test_slices_of_which_nothing_is_left() -> None:
     """Their shapes are none that ONNX infers: bounds as attributes, and a first behind the last."""
     feed = {"x": np.arange(4, dtype=np.int32).reshape(1, 1, 4), "z": noise(1, 162, 1, 1)}
-    first = {"axes": [1, 2, 0], "starts": [1, 0, 0], "ends": [-(2**63) + 1, 4, 1]}
-    second = {"axes": [0, 1], "starts": [-1, 0], "ends": [-1, 2**63 - 1]}
+    first: dict[str, Any] = {"axes": [1, 2, 0], "starts": [1, 0, 0], "ends": [-(2**63) + 1, 4, 1]}
+    second: dict[str, Any] = {"axes": [0, 1], "starts": [-1, 0], "ends": [-1, 2**63 - 1]}
     nodes = [
         helper.make_node("Cast", ["z"], ["half"], to=onnx.TensorProto.FLOAT16),
         helper.make_node("Slice", ["x"], ["part"], **first),
         helper.make_node("Slice", ["part"], ["nothing"], **second),
     ]
-    outputs = {"half": ((1, 162, 1, 1), np.float16), "nothing": ((0, 0, 4), np.int32)}
+    outputs: dict[str, Any] = {
+        "half": ((1, 162, 1, 1), np.float16),
+        "nothing": ((0, 0, 4), np.int32),
+    }
     proto = model(nodes, feed, {}, 8, **outputs)
     assert not calls(load(proto).module, "strided_slice")
     check(proto, feed)

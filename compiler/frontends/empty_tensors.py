@@ -8,7 +8,7 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.ir.rewrite import Expr, Graph, are_known, operator, rewrite, shape
+from hybridc.compiler.ir.rewrite import Expr, Graph, are_known, open_shape, operator, rewrite, shape
 
 # What these call is not ours, and may refuse its operands.
 _FOREIGN = frozenset({"call_dps_packed", "call_inplace_packed", "call_pure_packed"})
@@ -30,7 +30,7 @@ def _is_empty(value: Expr) -> bool:
     kind = value.ty
     if not isinstance(kind, relax.TensorType) or not isinstance(kind.shape, relax.ShapeExpr):
         return False
-    return any(isinstance(size, int) and size == 0 for size in shape(value))
+    return any(isinstance(size, int) and size == 0 for size in open_shape(value))
 
 
 def _computes(value: Expr, graph: Graph) -> bool:
