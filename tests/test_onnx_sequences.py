@@ -71,6 +71,23 @@ def test_split(split: Any, keepdims: int) -> None:
             np.testing.assert_array_equal(np.squeeze(value), right)
 
 
+@pytest.mark.parametrize("split", [1, 2, [1, 3, 1]])
+def test_split_in_a_region_keeps_axes_of_given_sizes(split: Any) -> None:
+    """ONNX ignores `keepdims` then; ONNX Runtime fails, or drops the axis.  Verified, too."""
+    nodes = [
+        node("SplitToSequence", "x split", "s", axis=1, keepdims=0),
+        node("SequenceAt", "s place", "y"),
+    ]
+    given = [("x", FLOAT, (2, 5)), ("place", INT64, ())]
+    model = build(nodes, given, [("y", FLOAT, None)], {"split": np.array(split)})
+    feed = {"x": noise(2, 5), "place": np.array(0)}
+    artifact = hybridc.compile(model)
+    assert artifact.regions
+    (got,) = hybridc.InferenceSession(artifact).run(None, feed)
+    size = split if isinstance(split, int) else split[0]
+    np.testing.assert_array_equal(got, feed["x"][:, :size], strict=True)
+
+
 def test_grown_in_a_loop() -> None:
     """This went on for ever: TVM walks through the fields of a variable without an end."""
     sequence = helper.make_tensor_sequence_value_info

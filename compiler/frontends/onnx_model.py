@@ -16,6 +16,7 @@ from hybridc.compiler.frontends.onnx_graph import (
     quantized,
     same_padding,
     spans,
+    split_sequences,
     sub_byte,
     training,
 )
@@ -230,6 +231,7 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     open_axes.apply(proto, bound)
     functions.leave_out_shadowed(proto)
     ceil_pooling.write_out(proto)
+    split_sequences.write_out(proto.graph)
     _say_one_sided(proto)
     proto, strict = training.written_out(proto), not is_of_torch(proto)
     written = quantized.written_out(proto)

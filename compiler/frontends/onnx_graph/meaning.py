@@ -6,6 +6,7 @@ from hybridc.compiler.frontends.onnx_graph import (
     ceil_pooling,
     corners,
     same_padding,
+    split_sequences,
     transforms,
     variances,
 )
@@ -18,6 +19,7 @@ def is_misread(proto: Any) -> bool:
         ceil_pooling.are_miscounted(proto)
         or corners.are_rounded(proto)
         or same_padding.are_misread(proto.graph.node)
+        or split_sequences.are_squeezed(proto.graph)
         or transforms.are_used(proto.graph)
         or variances.are_used(proto.graph)
     )
@@ -30,6 +32,7 @@ def write_out(proto: Any) -> None:
     lower_numbers(proto)
     ceil_pooling.write_out(proto)
     corners.write_out(proto)
+    split_sequences.write_out(proto.graph)
     transforms.write_out(proto)
     variances.write_out(proto)
     graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
