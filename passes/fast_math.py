@@ -21,6 +21,7 @@ from hybridc.passes import (
     _powers,
     _trigonometry,
 )
+from hybridc.passes._expansion import expansion
 
 Expr = Any  # tvm.ir.Expr
 
@@ -28,6 +29,9 @@ _LARGEST_POWER = 4
 # Functions inside an argument, beyond which its own function stays a call: what TVM expands when
 # it analyses nested functions grows with the product of their sizes.
 _NESTED = 2
+# Operators that TVM may expand a function to that contains others, beyond which it stays a call:
+# some 3 s of compilation.
+_EXPANDED = 2.5e6
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,9 @@ class FastMath(Pass):
     least normal number, may come out as 0.  float16 is computed in float32.  In float64, exp, log
     and sigmoid are replaced (errors: 1, 1 and 3 ULP; exp and sigmoid below 4e-308 may be 0).  All
     else of float64 stays as it is, and so do functions whose argument already contains three
-    others (for sin, cos and tan: any). Each option turns one function off: `exp` (with sigmoid),
-    `log`, `tanh`, `erf`, `sin` (with cos, tan and the inverses), and `power`; x to the power of 1,
-    2, 3 or 4 is multiplication.
+    others, or fewer whose compilation would take long (for sin, cos and tan: any). Each option
+    turns one function off: `exp` (with sigmoid), `log`, `tanh`, `erf`, `sin` (with cos, tan and the
+    inverses), and `power`; x to the power of 1, 2, 3 or 4 is multiplication.
 
     On a GPU, which has fast functions, only 1 + erf, as in GELU, is replaced (error: 2 ULP).
     """
@@ -135,8 +139,11 @@ def _in_float32(call: Any, function: Callable[..., Expr]) -> Any:
 
 
 def _unless_nested(call: Any, function: Callable[..., Expr]) -> Any:
-    nested = sum(map(_functions_in, call.args)) > _NESTED
-    return call if nested else function(*call.args)
+    nested = sum(map(_functions_in, call.args))
+    if nested > _NESTED:
+        return call
+    new = function(*call.args)
+    return call if nested and expansion(new) > _EXPANDED else new
 
 
 def _widened(operand: Expr) -> Expr:

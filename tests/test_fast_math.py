@@ -243,3 +243,14 @@ def test_deeply_nested_functions_compile() -> None:
     for _ in range(8):
         wanted = np.exp(-wanted)
     np.testing.assert_allclose(run(fast(kernel(nested, len(x))), x), wanted, rtol=1e-5)
+
+
+def test_functions_of_what_takes_long_to_expand_compile() -> None:
+    """Few functions may do: what is asked of a logarithm's argument is asked of a power in it."""
+    x = np.linspace(0.25, 1, 64).astype(np.float32)
+
+    def nested(v: Any) -> Any:
+        return tirx.log(tirx.const(1.0, "float32") + tirx.pow(v, tirx.const(2.5, "float32")))
+
+    func = fast(kernel(nested, len(x)))
+    np.testing.assert_allclose(run(func, x), np.log1p(x.astype(np.float64) ** 2.5), rtol=5e-6)
