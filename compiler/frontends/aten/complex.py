@@ -97,11 +97,6 @@ def _same(c: Call) -> Expr:
     return c["self"]
 
 
-def _asserted(c: Call) -> Expr:
-    """What an assertion about a tensor reads: torch has checked it, and nothing reads a result."""
-    return c["a"]
-
-
 def _conjugate(c: Call) -> Expr:
     real, imaginary = parts(c.scope, c["self"])
     return paired(c.scope, real, c.scope.negative(imaginary))
@@ -250,7 +245,6 @@ def _scale(c: Call, forward: bool) -> float:
 
 COMPLEX: Mapping[str, Converter] = MappingProxyType(
     {
-        "_assert_tensor_metadata.default": _asserted,
         "_conj.default": _conjugate,
         "_conj_physical.default": _conjugate,
         "_fft_c2c.default": _fourier(one_sided=False, to_real=False),

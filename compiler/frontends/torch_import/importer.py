@@ -162,7 +162,7 @@ class Importer(ExportedProgramImporter):
 
     def _by(self, converter: Converter, node: Any) -> Expr:
         """The result by a converter of ours."""
-        arguments, value = self._bound(node), node.meta.get("val")
+        arguments, value = self._bound(node), node.meta["val"]
         scope, values = Scope(self.block_builder), argument_values(node)
         pairs = frozenset(name for name, v in values.items() if v.is_complex())
         call = Call(str(node.target), arguments, value, scope, pairs, values, _used(node))
