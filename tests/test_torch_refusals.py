@@ -69,7 +69,10 @@ class Derived(torch.nn.Module):
             Branching(),
             r"trace the module: Python code branches on \S+\(u\S+ \S+, a data-dependent value; ",
         ),
-        (Sliced(), r"torch\.export: shapes in the program depend on the data; the shape of what"),
+        (
+            Sliced(),
+            r"torch\.export: numbers or shapes within depend on the data; the shape of what",
+        ),
         (Derived(), r"cannot trace the module: torch\.func\.grad.*derivative out"),
     ],
 )

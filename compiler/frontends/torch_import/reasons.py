@@ -13,7 +13,7 @@ _LACKING = re.compile(
 )
 # How torch says that Python code, or a shape, needs a value of the data.
 _OF_DATA = (
-    (re.compile(r"Pending unbacked symbols .*"), "shapes in the program depend on the data"),
+    (re.compile(r"Pending unbacked symbols .*"), "numbers or shapes within depend on the data"),
     (
         re.compile(r"Could not guard on data-dependent expression (.*?) \(unhinted: .*"),
         r"Python code branches on \1, a data-dependent value",
