@@ -82,3 +82,15 @@ def test_rotation_by_complex_numbers() -> None:
         ),
         torch.randn(2, 5, 6),
     )
+
+
+def test_rotation_by_numbers_that_are_moved() -> None:
+    """A tensor that is moved to its own device is left with an assertion about it."""
+    angles = torch.randn(2, 5, 3)
+    agree(
+        lambda x, a: (
+            torch.view_as_complex(x) * torch.polar(torch.ones_like(a), a).unsqueeze(1).to(x.device)
+        ),
+        torch.randn(2, 4, 5, 3, 2),
+        angles,
+    )

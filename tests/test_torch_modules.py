@@ -38,6 +38,17 @@ def test_numbers_without_sign_turn_round(road: str) -> None:
     check(torch_model.load(Negative(), (x,), [road]), {"x": x.numpy()})
 
 
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_what_is_asserted_of_the_data_is_left_out(road: str) -> None:
+    class Asserting(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            torch._check_tensor_all(x < 10)
+            return x + 1, torch._is_all_true(x > 0), torch._is_any_true(x > 0)
+
+    x = torch.tensor([-1.0, 2.0])
+    check(torch_model.load(Asserting(), (x,), [road]), {"x": x.numpy()})
+
+
 def test_rows_are_sent_to_experts() -> None:
     """How many each gets depends on the data, and the ranks of what follows as well."""
 

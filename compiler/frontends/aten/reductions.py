@@ -105,6 +105,8 @@ def _running(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
+        "_is_all_true.default": torch.all,
+        "_is_any_true.default": torch.any,
         "cumprod.default": _running(torch.cumprod),
         "cumsum.default": _running(torch.cumsum),
         "logcumsumexp.default": _running_log_sum,

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from hybridc.compiler.frontends import aten
+from hybridc.compiler.frontends.torch_import import assertions
 
 Overload = Any  # torch._ops.OpOverload
 Table = Mapping[Overload, Callable[..., Any]]
@@ -68,7 +69,7 @@ def for_relax(exported: Any, importable: Collection[str], converted: Collection[
     kept = {target for target in table if _is_one_of(target, converted)}
     wanted = {target: function for target, function in table.items() if target not in kept}
     with torch.no_grad():
-        return exported.run_decompositions(wanted)
+        return assertions.without(exported.run_decompositions(wanted))
 
 
 def _is_one_of(target: Overload, names: Collection[str]) -> bool:

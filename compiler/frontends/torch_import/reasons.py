@@ -11,6 +11,19 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _LACKING = re.compile(
     r"No ONNX function found for <OpOverload\(op='(.*?)', overload='(.*?)'\)>(.*)"
 )
+# How torch says that Python code, or a shape, needs a value of the data.
+_OF_DATA = (
+    (re.compile(r"Pending unbacked symbols .*"), "numbers or shapes within depend on the data"),
+    (
+        re.compile(r"Could not guard on data-dependent expression (.*?) \(unhinted: .*"),
+        r"Python code branches on \1, a data-dependent value",
+    ),
+    (
+        re.compile(r"Could not extract specialized integer from (data-dep.*?) \(unhinted: .*"),
+        r"Python code needs the number of the \1",
+    ),
+)
+_TENSOR = re.compile(r"(?:Parameter\()?FakeTensor\(\.\.\., ([^()]*\([^()]*\))[^()]*\)+")
 _LONGEST = 160
 _MOST = 200  # characters of why a module cannot be traced
 
@@ -20,7 +33,9 @@ def reason(error: BaseException) -> str:
     while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
     line = first_line(_COLOURS.sub("", str(error)), type(error).__name__)
-    return _LACKING.sub(_lacking, line)
+    for torch_says, words in _OF_DATA:
+        line = torch_says.sub(words, line)
+    return _TENSOR.sub(r"tensor of \1", _LACKING.sub(_lacking, line))
 
 
 def untraced(error: BaseException) -> str:
