@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import tvm
-
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule, Space
 from hybridc.compiler.kernels.grouped_bytes import KIND, PARTIAL, ROUNDED, STRIDED, TOTALS
 from hybridc.compiler.target import Target
-from hybridc.schedules.products import contraction, dot_products, tiling
+from hybridc.schedules.products import contraction, dot_products, groups, tiling
 from hybridc.schedules.products.contraction import Contraction
 from hybridc.schedules.products.dot_products import Instruction
+from hybridc.schedules.products.groups import PAD
 from hybridc.schedules.products.problem import Problem
 from hybridc.schedules.products.tiled import Tiled
 
@@ -22,7 +21,6 @@ _APART = 3
 _IN_FLIGHT = 10
 # Bytes of an activation.
 _BYTE = 1
-_PAD = "pad"
 
 
 @dataclass(frozen=True)
@@ -46,26 +44,18 @@ class GroupedBytes(Tiled):
 
     def match(self, func: PrimFunc, target: Target) -> Bytes | NotApplicable:
         """Take kernels that `block-weights` made for activations which may be rounded."""
-        found = contraction.find_product(func, KIND, (PARTIAL, *STRIDED, *TOTALS))
+        found = groups.find(func, KIND, PARTIAL, (*STRIDED, *TOTALS))
         if isinstance(found, NotApplicable):
             return found
-        schedule, product = found
-        rows, _, groups = contraction.extents(schedule, product)
-        columns = contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
-        partial = contraction.named(schedule, PARTIAL)
-        size = contraction.extents(schedule, partial)[-1]
-        depth = groups * size
-        integers, scales = (_parameter(schedule, block) for block in (partial, product))
-        share = depth // int(integers.shape[1])
-        instruction = dot_products.of_words(share, target)
+        instruction = dot_products.of_words(found.share, target)
         if instruction is None:
             return NotApplicable("the target has no instruction for products of bytes")
-        held = 4 / share + tvm.DataType(str(scales.dtype)).itemsize / size
+        row = found.depth * _BYTE
         problem = Problem(
-            *(1, 1, rows, columns, depth, depth * _BYTE, rows * depth * _BYTE, target.lanes()),
-            weight_bytes=held,
+            *(1, 1, found.rows, found.columns, found.depth, row, found.rows * row, target.lanes()),
+            weight_bytes=4 / found.share + found.bytes_of_scale,
         )
-        return Bytes(func, target, problem, int(scales.shape[2]), size, instruction)
+        return Bytes(func, target, problem, found.width, found.size, instruction)
 
     def knobs(self, match: Bytes) -> Space:
         """Rows and vectors of the tile, which divide those that there are."""
@@ -91,17 +81,12 @@ class GroupedBytes(Tiled):
         """Tile the product over its groups, and compute each group's sums within."""
         schedule = contraction.new_schedule(match.func)
         product = contraction.product_of(schedule)
-        feeding = (ROUNDED, *STRIDED, *TOTALS, _PAD)
+        feeding = (ROUNDED, *STRIDED, *TOTALS, PAD)
         store = contraction.inline_epilogue(schedule, product, feeding)
         contraction.tile(match, schedule, product, store, point)
         _sums_of_groups(schedule, product, match)
-        for name in (_PAD, ROUNDED, *STRIDED):
-            if (block := contraction.named(schedule, name)) is not None:
-                last = schedule.get_loops(block)[-1]
-                if name in STRIDED:
-                    *_, last, word = schedule.get_loops(block)
-                    schedule.reorder(word, last)
-                contraction.vectorize_copy(schedule, last, match.problem.lanes)
+        names = (PAD, ROUNDED, *STRIDED)
+        groups.vectorize_feeding(schedule, names, STRIDED, match.problem.lanes)
         return dot_products.implement(schedule)
 
 
@@ -123,16 +108,6 @@ def _sums_of_groups(schedule: Schedule, product: Any, match: Bytes) -> None:
     schedule.unroll(second)
     schedule.unroll(step)
     dot_products.mark(schedule, schedule.blockize(lane), match.instruction)
-
-
-def _parameter(schedule: Schedule, block: Any) -> Any:
-    """The first parameter of three axes that a block reads: words, or scales."""
-    func = schedule.mod["main"]
-    return next(
-        read.source
-        for read in schedule.get(block).reads
-        if len(read.source.shape) == 3 and any(read.source.same_as(p) for p in func.params)
-    )
 
 
 def _registers(rows: int, vectors: int) -> int:

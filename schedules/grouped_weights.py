@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import tvm
-
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule, Space
 from hybridc.compiler.kernels.grouped_weights import (
     KIND,
@@ -16,8 +14,9 @@ from hybridc.compiler.kernels.grouped_weights import (
     fits,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules.products import contraction, tiling
+from hybridc.schedules.products import contraction, groups, tiling
 from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.groups import PAD
 from hybridc.schedules.products.problem import Problem
 from hybridc.schedules.products.tiled import Tiled
 
@@ -25,7 +24,8 @@ from hybridc.schedules.products.tiled import Tiled
 _UNPACK = 0.6
 # Inputs that are unpacked side by side, where a word does not say how many.
 _UNROLL = 8
-_PAD = "pad"
+# Bytes of an activation.
+_FLOAT = 4
 # The two steps in which activations are added up, for integers without signs and for zero points.
 _TOTALS = (OFFSETS, SUMS)
 _STRIDED = tuple(f"{name}_{STRIDED}" for name in _TOTALS)
@@ -55,24 +55,16 @@ class GroupedWeights(Tiled):
 
     def match(self, func: PrimFunc, target: Target) -> Grouped | NotApplicable:
         """Take kernels that `quantize-weights` made for few rows."""
-        found = contraction.find_product(func, KIND, (PARTIAL, *_STRIDED, *_TOTALS))
+        found = groups.find(func, KIND, PARTIAL, (*_STRIDED, *_TOTALS))
         if isinstance(found, NotApplicable):
             return found
-        schedule, product = found
-        rows, _, groups = contraction.extents(schedule, product)
-        columns = contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
-        partial = contraction.named(schedule, PARTIAL)
-        size = contraction.extents(schedule, partial)[-1]
-        depth = groups * size
-        integers, scales = (_parameter(schedule, block) for block in (partial, product))
-        share, width = depth // int(integers.shape[1]), int(scales.shape[2])
-        held = (0.5 if share > 1 else 1.0) + tvm.DataType(str(scales.dtype)).itemsize / size
+        row = found.depth * _FLOAT
         problem = Problem(
-            *(1, 1, rows, columns, depth, depth * 4, rows * depth * 4, target.lanes()),
-            weight_bytes=held,
+            *(1, 1, found.rows, found.columns, found.depth, row, found.rows * row, target.lanes()),
+            weight_bytes=(0.5 if found.share > 1 else 1.0) + found.bytes_of_scale,
             unpacking=_UNPACK,
         )
-        return Grouped(func, target, problem, width, size, share)
+        return Grouped(func, target, problem, found.width, found.size, found.share)
 
     def knobs(self, match: Grouped) -> Space:
         """Rows and vectors of the tile; panels of a task."""
@@ -98,17 +90,11 @@ class GroupedWeights(Tiled):
         """Tile the product over its groups, and compute each group's sums within."""
         schedule = contraction.new_schedule(match.func)
         product = contraction.product_of(schedule)
-        store = contraction.inline_epilogue(schedule, product, (SCALED, *_STRIDED, *_TOTALS, _PAD))
+        store = contraction.inline_epilogue(schedule, product, (SCALED, *_STRIDED, *_TOTALS, PAD))
         contraction.tile(match, schedule, product, store, point)
         self._sums_of_groups(schedule, product, match)
-        for name in (_PAD, SCALED, *_STRIDED):
-            if (block := contraction.named(schedule, name)) is not None:
-                last = schedule.get_loops(block)[-1]
-                if name in _STRIDED:
-                    *_, lane, word = schedule.get_loops(block)
-                    schedule.reorder(word, lane)
-                    last = lane
-                contraction.vectorize_copy(schedule, last, match.problem.lanes)
+        names = (PAD, SCALED, *_STRIDED)
+        groups.vectorize_feeding(schedule, names, _STRIDED, match.problem.lanes)
         return schedule
 
     def _sums_of_groups(self, schedule: Schedule, product: Any, match: Grouped) -> None:
@@ -126,16 +112,6 @@ class GroupedWeights(Tiled):
         *_, first, second, _ = schedule.get_loops(init)
         schedule.unroll(first)
         schedule.unroll(second)
-
-
-def _parameter(schedule: Schedule, block: Any) -> Any:
-    """The first parameter of three axes that a block reads: integers, or scales."""
-    func = schedule.mod["main"]
-    return next(
-        read.source
-        for read in schedule.get(block).reads
-        if len(read.source.shape) == 3 and any(read.source.same_as(p) for p in func.params)
-    )
 
 
 def _registers(rows: int, vectors: int) -> int:
