@@ -40,7 +40,7 @@ class Groups:
     @property
     def bytes_of_scale(self) -> float:
         """Bytes of scales for each weight."""
-        return tvm.DataType(str(self.scales.dtype)).itemsize / self.size
+        return int(tvm.DataType(str(self.scales.dtype)).itemsize) / self.size
 
 
 def find(func: PrimFunc, kind: str, partial: str, totals: Sequence[str]) -> Groups | NotApplicable:
