@@ -22,12 +22,11 @@ from hybridc.compiler.kernels.tensor_expressions import (
     RowForm,
     computed,
     counted,
-    finished,
     product_of,
     reduced,
     tensor,
 )
-from hybridc.compiler.kernels.weight_only import extended
+from hybridc.compiler.kernels.weight_only import extended, of_rows, stored_weights
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 
@@ -97,9 +96,7 @@ def dense(  # noqa: PLR0913, PLR0917 - the product, and all that its weights are
     form, inputs = RowForm(tuple(shape[:-1])), shape[-1]
     depth = integers.shape[1] * share(bits)
     x = tensor(shape, "x", _FLOAT)
-    q = tensor(integers.shape, "weight", integers.dtype.name)
-    s = tensor(scales.shape, "scale", scales.dtype.name)
-    z = None if zeros is None else tensor(zeros.shape, "zeros", zeros.dtype.name)
+    q, s, z = stored_weights(integers, scales, zeros)
     rounding = _Rounding(extended(x, depth), form, groups)
     partial = _partial(rounding.rounded, q, form, (groups, panels * width), bits)
     offset = tirx.const(2 ** (bits - 1), _FLOAT)
@@ -124,12 +121,7 @@ def dense(  # noqa: PLR0913, PLR0917 - the product, and all that its weights are
         name="product",
         attrs=product_of(KIND, 2 * counted(*shape[:-1]) * columns * inputs),
     )
-    out = computed(
-        (*shape[:-1], columns),
-        lambda *index: product[*form.row(index[:-1]), index[-1]],
-        name="output",
-    )
-    return finished([x, q, s, *([] if z is None else [z]), out])
+    return of_rows(product, form, (*shape[:-1], columns), [x, q, s, z])
 
 
 def _partial(rounded: Any, q: Any, form: RowForm, sizes: tuple[int, int], bits: int) -> Any:

@@ -21,12 +21,17 @@ from hybridc.compiler.kernels.tensor_expressions import (
     RowForm,
     computed,
     counted,
-    finished,
     product_of,
     reduced,
     tensor,
 )
-from hybridc.compiler.kernels.weight_only import MOST_GROUPED, SIGNS, extended
+from hybridc.compiler.kernels.weight_only import (
+    MOST_GROUPED,
+    SIGNS,
+    extended,
+    of_rows,
+    stored_weights,
+)
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization.group_quantization import per_element
 
@@ -67,9 +72,7 @@ def dense(  # noqa: PLR0913, PLR0917 - the product, and all that its weights are
     share = per_element(bits)
     depth = integers.shape[1] * share
     x = tensor(shape, "x", "float32")
-    q = tensor(integers.shape, "weight", integers.dtype.name)
-    s = tensor(scales.shape, "scale", scales.dtype.name)
-    z = None if zeros is None else tensor(zeros.shape, "zeros", zeros.dtype.name)
+    q, s, z = stored_weights(integers, scales, zeros)
     whole = extended(x, depth)
     partial = _partial(whole, q, form, (panels * width, groups), width)
     group = _Group(whole, form, groups, depth // groups)
@@ -91,12 +94,7 @@ def dense(  # noqa: PLR0913, PLR0917 - the product, and all that its weights are
         name="product",
         attrs=product_of(KIND, 2 * counted(*shape[:-1]) * columns * inputs),
     )
-    out = computed(
-        (*shape[:-1], columns),
-        lambda *index: product[*form.row(index[:-1]), index[-1]],
-        name="output",
-    )
-    return finished([x, q, s, *([] if z is None else [z]), out])
+    return of_rows(product, form, (*shape[:-1], columns), [x, q, s, z])
 
 
 def _by_row(element: Callable[..., Any], behind: int = 1) -> Any:

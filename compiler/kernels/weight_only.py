@@ -75,9 +75,7 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     share = per_element(bits)
     depth = integers.shape[1] * share
     x = tensor(shape, "x", dtype)
-    q = tensor(integers.shape, "weight", integers.dtype.name)
-    s = tensor(scales.shape, "scale", scales.dtype.name)
-    z = None if zeros is None else tensor(zeros.shape, "zeros", zeros.dtype.name)
+    q, s, z = stored_weights(integers, scales, zeros)
     whole = extended(x, depth)
     unpacked = _unpacked((q, s, z), depth, bits, dtype, SIGNS if not signed and bits < _BYTE else 0)
     k = reduced(depth, "k")
@@ -92,12 +90,25 @@ def dense(  # noqa: PLR0913 - the product, and in which form
         name="product",
         attrs=product_of(KIND, 2 * counted(*shape[:-1]) * columns * inputs),
     )
-    out = computed(
-        (*shape[:-1], columns),
-        lambda *index: product[*form.row(index[:-1]), index[-1]],
-        name="output",
-    )
-    return finished([x, q, s, *([] if z is None else [z]), out])
+    return of_rows(product, form, (*shape[:-1], columns), [x, q, s, z])
+
+
+def stored_weights(
+    integers: Array, scales: Array, zeros: Array | None
+) -> tuple[Any, Any, Any | None]:
+    """The parameters for integers, scales and, where there are some, zero points."""
+    q = tensor(integers.shape, "weight", integers.dtype.name)
+    s = tensor(scales.shape, "scale", scales.dtype.name)
+    return q, s, None if zeros is None else tensor(zeros.shape, "zeros", zeros.dtype.name)
+
+
+def of_rows(product: Any, form: RowForm, shape: Sequence[Any], given: Sequence[Any]) -> PrimFunc:
+    """The kernel of a product `[rows, columns or more]` that returns its first columns by `shape`.
+
+    Parameters that are None are left out.
+    """
+    out = computed(shape, lambda *index: product[*form.row(index[:-1]), index[-1]], name="output")
+    return finished([*(x for x in given if x is not None), out])
 
 
 def _unpacked(packed: tuple[Any, Any, Any], depth: int, bits: int, dtype: str, turned: int) -> Any:
