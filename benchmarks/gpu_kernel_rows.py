@@ -19,7 +19,7 @@ from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.cuda import codegen
 from hybridc.compiler.errors import first_line
 from hybridc.compiler.interfaces import Context, IRModule, NotApplicable, PrimFunc
-from hybridc.compiler.kernels.attention_form import holds_attention
+from hybridc.compiler.kernels.attention.attention_form import holds_attention
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.compiler.target import Target
 

@@ -13,8 +13,9 @@ from hybridc.compiler import pipeline, settings, target
 from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.hardware import peaks
 from hybridc.compiler.interfaces import Context, NotApplicable, PrimFunc
-from hybridc.compiler.kernels import bfloat16, bfloat16_lowering, contractions, packing
-from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels import bfloat16, bfloat16_lowering
+from hybridc.compiler.kernels.products import contractions, packing
+from hybridc.compiler.kernels.products.contractions import Conv2d
 from hybridc.compiler.target import Target
 
 THREADS = 2

@@ -12,9 +12,10 @@ import numpy as np
 from hybridc.compiler.hardware import cached_weights
 from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
 from hybridc.compiler.kernel_record import Alternatives, KernelRecord, State
-from hybridc.compiler.kernels import contractions, vector_width, winograd, winograd_transforms
-from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.winograd_work import Choice, Layer
+from hybridc.compiler.kernels.convolutions import winograd, winograd_transforms
+from hybridc.compiler.kernels.convolutions.winograd_work import Choice, Layer
+from hybridc.compiler.kernels.products import contractions, vector_width
+from hybridc.compiler.kernels.products.contractions import Conv2d
 from hybridc.compiler.log import keys
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target

@@ -4,7 +4,7 @@ import ml_dtypes
 from tvm import relax
 
 from hybridc.compiler.ir.rewrite import Expr, Graph, operator, shape
-from hybridc.compiler.kernels.attention_form import Operand
+from hybridc.compiler.kernels.attention.attention_form import Operand
 
 _FLOATS = ("float32", "float16", "bfloat16")
 # What tensor cores need to multiply what attention may be in on GPUs, beside float32.

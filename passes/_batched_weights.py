@@ -6,7 +6,7 @@ import numpy as np
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.ir.rewrite import Expr, are_known, shape
-from hybridc.compiler.kernels import batch_matmul, packing
+from hybridc.compiler.kernels.products import batch_matmul, packing
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 

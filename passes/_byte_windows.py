@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler.kernels import byte_packing, byte_windows
-from hybridc.compiler.kernels.byte_packing import LANES, WINDOW
-from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.packing import round_up
+from hybridc.compiler.kernels.products import byte_packing, byte_windows
+from hybridc.compiler.kernels.products.byte_packing import LANES, WINDOW
+from hybridc.compiler.kernels.products.contractions import Conv2d
+from hybridc.compiler.kernels.products.packing import round_up
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 

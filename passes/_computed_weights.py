@@ -13,9 +13,9 @@ from tvm import relax
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.ir.rewrite import Expr, are_known, opened, shape
-from hybridc.compiler.kernels import contractions, vector_width
-from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.packing import round_up
+from hybridc.compiler.kernels.products import contractions, vector_width
+from hybridc.compiler.kernels.products.contractions import Conv2d
+from hybridc.compiler.kernels.products.packing import round_up
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 from hybridc.passes import _convolutions

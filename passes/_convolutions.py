@@ -18,7 +18,7 @@ from hybridc.compiler.ir.rewrite import (
     shape,
     with_attributes,
 )
-from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.products.contractions import Conv2d
 from hybridc.compiler.model import Array
 
 

@@ -8,9 +8,10 @@ from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.ir.rewrite import Expr, opened, operator, shape
-from hybridc.compiler.kernels import bfloat16, weight_only
-from hybridc.compiler.kernels.attention import attention, takes_dot_products
-from hybridc.compiler.kernels.attention_form import form_of, holds_attention
+from hybridc.compiler.kernels import bfloat16
+from hybridc.compiler.kernels.attention.attention import attention, takes_dot_products
+from hybridc.compiler.kernels.attention.attention_form import form_of, holds_attention
+from hybridc.compiler.kernels.products import weight_only
 from hybridc.compiler.kernels.tensor_expressions import kinds_in
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization

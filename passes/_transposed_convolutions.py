@@ -13,7 +13,7 @@ from math import prod
 from tvm import relax
 
 from hybridc.compiler.ir.rewrite import Expr, Graph, operator, shape
-from hybridc.compiler.kernels.packing import round_up
+from hybridc.compiler.kernels.products.packing import round_up
 from hybridc.compiler.target import Target
 
 # Vectors of multiply-adds in the time of which a core copies one element of what is interleaved.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from hybridc.compiler.ir.rewrite import Expr, are_known, operator, shape
-from hybridc.compiler.kernels import packing
+from hybridc.compiler.kernels.products import packing
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import compression
 from hybridc.compiler.target import Target

@@ -18,7 +18,7 @@ from hybridc.compiler.ir.rewrite import (
     updated,
     with_attributes,
 )
-from hybridc.compiler.kernels import turned_weights
+from hybridc.compiler.kernels.products import turned_weights
 from hybridc.compiler.model import Array
 
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1}

@@ -12,7 +12,7 @@ from tvm.ir.expr import Call
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.ir.rewrite import shape, updated
 from hybridc.compiler.kernel_record import KernelRecord
-from hybridc.compiler.kernels.joins import joined_axis, taken_begin
+from hybridc.compiler.kernels.indexing.joins import joined_axis, taken_begin
 from hybridc.passes import _boxes, _buffers
 from hybridc.passes._boxes import Box
 from hybridc.passes._buffers import Buffers

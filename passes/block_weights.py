@@ -23,7 +23,7 @@ from hybridc.compiler.ir.rewrite import (
     shape,
     updated,
 )
-from hybridc.compiler.kernels import grouped_bytes, grouped_weights, weight_only
+from hybridc.compiler.kernels.products import grouped_bytes, grouped_weights, weight_only
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.target import Target

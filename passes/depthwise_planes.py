@@ -18,8 +18,8 @@ from hybridc.compiler.ir.rewrite import (
     shape,
     updated,
 )
-from hybridc.compiler.kernels import depthwise_planes
-from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.convolutions import depthwise_planes
+from hybridc.compiler.kernels.products.contractions import Conv2d
 
 # Tensors of fewer axes have no layout that a transpose could change.
 _LEAST_AXES = 3

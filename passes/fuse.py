@@ -21,7 +21,7 @@ from hybridc.compiler.ir.rewrite import (
     unless_same,
     updated,
 )
-from hybridc.compiler.kernels.joins import joined_axis
+from hybridc.compiler.kernels.indexing.joins import joined_axis
 from hybridc.passes import _last_views, _long_expressions, _recomputed
 from hybridc.passes._views import reshapes, view_reshapes
 

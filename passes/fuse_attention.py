@@ -17,9 +17,9 @@ from hybridc.compiler.ir.rewrite import (
     shape,
     updated,
 )
-from hybridc.compiler.kernels.attention import attention
-from hybridc.compiler.kernels.attention_form import Attention, Fill
-from hybridc.compiler.kernels.attention_stages import attention_stages, fits
+from hybridc.compiler.kernels.attention.attention import attention
+from hybridc.compiler.kernels.attention.attention_form import Attention, Fill
+from hybridc.compiler.kernels.attention.attention_stages import attention_stages, fits
 from hybridc.compiler.target import Target
 from hybridc.passes import _attention_operands, _constant_values
 from hybridc.passes._attention_operands import NEEDS

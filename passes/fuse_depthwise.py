@@ -12,8 +12,8 @@ from tvm_ffi import structural_walk
 from hybridc.compiler import strips
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.ir.rewrite import bindings_of, operator, relax_functions, shape, updated
-from hybridc.compiler.kernels import bottleneck
-from hybridc.compiler.kernels.bottleneck import Bottleneck
+from hybridc.compiler.kernels.convolutions import bottleneck
+from hybridc.compiler.kernels.convolutions.bottleneck import Bottleneck
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.target import Target
 

@@ -20,26 +20,13 @@ from hybridc.compiler.ir.rewrite import (
     unless_same,
     updated,
 )
-from hybridc.compiler.kernels import (
-    extrema,
-    gathered_products,
-    hyperbolic,
-    joins,
-    lowerings,
-    pooling,
-    resampling,
-    resampling_rows,
-    reshaping,
-    scans,
-    scatters,
-    softmax,
-    sorting,
-    takes,
-    turned_matrices,
-    whole_reductions,
-)
-from hybridc.compiler.kernels.batch_matmul import batch_matmul, matrix_vector, open_matmul
-from hybridc.compiler.kernels.packing import group_of_activations
+from hybridc.compiler.kernels import hyperbolic, lowerings
+from hybridc.compiler.kernels.images import pooling, resampling, resampling_rows
+from hybridc.compiler.kernels.indexing import joins, reshaping, scatters, takes
+from hybridc.compiler.kernels.products import gathered_products, turned_matrices
+from hybridc.compiler.kernels.products.batch_matmul import batch_matmul, matrix_vector, open_matmul
+from hybridc.compiler.kernels.products.packing import group_of_activations
+from hybridc.compiler.kernels.rows import extrema, scans, softmax, sorting, whole_reductions
 from hybridc.compiler.target import Target
 
 # Types of both operands and of the result.

@@ -19,7 +19,7 @@ from hybridc.compiler.ir.rewrite import (
     shape,
     updated,
 )
-from hybridc.compiler.kernels import volumes
+from hybridc.compiler.kernels.convolutions import volumes
 
 op: Any = relax.op
 

@@ -22,18 +22,16 @@ from hybridc.compiler.ir.rewrite import (
     shape,
     updated,
 )
-from hybridc.compiler.kernels import (
+from hybridc.compiler.kernels.convolutions import winograd, winograd_cost, winograd_transforms
+from hybridc.compiler.kernels.convolutions.winograd_work import Choice, Layer
+from hybridc.compiler.kernels.products import (
     byte_windows,
     contractions,
     inner_product,
     packing,
     vector_width,
-    winograd,
-    winograd_cost,
-    winograd_transforms,
 )
-from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.winograd_work import Choice, Layer
+from hybridc.compiler.kernels.products.contractions import Conv2d
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import compression
 from hybridc.compiler.target import Target

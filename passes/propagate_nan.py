@@ -15,7 +15,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.ir.rewrite import rewrite_kernels
-from hybridc.compiler.kernels.attention_form import is_attention
+from hybridc.compiler.kernels.attention.attention_form import is_attention
 
 Expr = Any  # tvm.ir.Expr
 Buffer = Any  # tvm.tirx.Buffer

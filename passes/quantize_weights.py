@@ -24,7 +24,7 @@ from hybridc.compiler.ir.rewrite import (
     shape,
     updated,
 )
-from hybridc.compiler.kernels import grouped_weights, packing, vector_width, weight_only
+from hybridc.compiler.kernels.products import grouped_weights, packing, vector_width, weight_only
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import compression, group_quantization
 from hybridc.compiler.target import CUDA, Target

@@ -9,7 +9,7 @@ from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.ir.rewrite import Graph, operator, rewrite, shape
-from hybridc.compiler.kernels import joins
+from hybridc.compiler.kernels.indexing import joins
 
 
 @dataclass(frozen=True)

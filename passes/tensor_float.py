@@ -7,9 +7,9 @@ from tvm import tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.ir.rewrite import updated
-from hybridc.compiler.kernels import weight_only
-from hybridc.compiler.kernels.attention_form import holds_attention
+from hybridc.compiler.kernels.attention.attention_form import holds_attention
 from hybridc.compiler.kernels.kernel_cost import MULTIPLY, factors
+from hybridc.compiler.kernels.products import weight_only
 from hybridc.compiler.kernels.tensor_expressions import kinds_in
 
 _TF32 = "tf32"

@@ -7,7 +7,7 @@ from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.ir.rewrite import Expr, Graph, operator, rewrite
-from hybridc.compiler.kernels import resampling
+from hybridc.compiler.kernels.images import resampling
 from hybridc.passes import _wide_arithmetic
 
 # Their result has a type of its own, whatever that of the operands.

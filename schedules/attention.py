@@ -14,7 +14,7 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
-from hybridc.compiler.kernels.attention import CAUSAL, EXTENTS, SHARED
+from hybridc.compiler.kernels.attention.attention import CAUSAL, EXTENTS, SHARED
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import (
     accumulators,

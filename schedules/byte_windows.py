@@ -11,8 +11,8 @@ from tvm.s_tir import Schedule as TVMSchedule
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule, Space
-from hybridc.compiler.kernels.byte_packing import LANES, VECTORS, Runs, runs_of
-from hybridc.compiler.kernels.byte_windows import CYCLES, KIND, RUNS
+from hybridc.compiler.kernels.products.byte_packing import LANES, VECTORS, Runs, runs_of
+from hybridc.compiler.kernels.products.byte_windows import CYCLES, KIND, RUNS
 from hybridc.compiler.kernels.tensor_expressions import unflatten
 from hybridc.compiler.target import Target
 from hybridc.schedules.loops import vector_loops

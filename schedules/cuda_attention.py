@@ -11,7 +11,7 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
-from hybridc.compiler.kernels.attention_stages import MOST_WIDTH
+from hybridc.compiler.kernels.attention.attention_stages import MOST_WIDTH
 from hybridc.compiler.kernels.kernel_cost import MULTIPLY
 from hybridc.compiler.target import CUDA, Target
 from hybridc.schedules.cuda import attention, attention_cuts, flash

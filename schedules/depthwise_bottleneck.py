@@ -13,8 +13,8 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
-from hybridc.compiler.kernels import bottleneck
-from hybridc.compiler.kernels.bottleneck import Bottleneck
+from hybridc.compiler.kernels.convolutions import bottleneck
+from hybridc.compiler.kernels.convolutions.bottleneck import Bottleneck
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import (

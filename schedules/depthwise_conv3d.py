@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
-from hybridc.compiler.kernels import volumes
+from hybridc.compiler.kernels.convolutions import volumes
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import contraction, depthwise, tiling
 from hybridc.schedules.products.contraction import Contraction

@@ -12,7 +12,7 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
-from hybridc.compiler.kernels import depthwise_planes
+from hybridc.compiler.kernels.convolutions import depthwise_planes
 from hybridc.compiler.kernels.tensor_expressions import kinds_in
 from hybridc.compiler.target import Target
 from hybridc.schedules.loops import analysis, transforms

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule, Space
-from hybridc.compiler.kernels.grouped_bytes import KIND, PARTIAL, ROUNDED, STRIDED, TOTALS
+from hybridc.compiler.kernels.products.grouped_bytes import KIND, PARTIAL, ROUNDED, STRIDED, TOTALS
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import contraction, dot_products, groups, tiling
 from hybridc.schedules.products.contraction import Contraction

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule, Space
-from hybridc.compiler.kernels.grouped_weights import (
+from hybridc.compiler.kernels.products.grouped_weights import (
     KIND,
     OFFSETS,
     PARTIAL,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
-from hybridc.compiler.kernels.packing import FEW_ROWS, waits_for_weights
+from hybridc.compiler.kernels.products.packing import FEW_ROWS, waits_for_weights
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import contraction, packed, registers
 from hybridc.schedules.products.contraction import Contraction

@@ -11,7 +11,7 @@ from hybridc.compiler.interfaces import (
     Schedule,
     Space,
 )
-from hybridc.compiler.kernels.weight_only import KIND, UNPACK
+from hybridc.compiler.kernels.products.weight_only import KIND, UNPACK
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import contraction, registers, tiling
 from hybridc.schedules.products.contraction import Contraction

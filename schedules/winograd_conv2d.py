@@ -14,8 +14,8 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
-from hybridc.compiler.kernels import winograd_cost
-from hybridc.compiler.kernels.winograd_work import Cut, Work, divisors
+from hybridc.compiler.kernels.convolutions import winograd_cost
+from hybridc.compiler.kernels.convolutions.winograd_work import Cut, Work, divisors
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import (
     accumulators,

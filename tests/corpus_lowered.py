@@ -6,7 +6,7 @@ import numpy as np
 from corpus_products import attention, convolution, depthwise
 from kernel_builders import LOWERED, Builder, constant, floats, op, operator
 
-from hybridc.compiler.kernels import grouped_bytes
+from hybridc.compiler.kernels.products import grouped_bytes
 
 NARROW = "layout,fold-constants,mixed-precision{dtype=float16 in-kernel=true}"
 HALF = f"{NARROW},pack-weights,{LOWERED}"

@@ -14,9 +14,9 @@ from tvm.script import from_source
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.ir import evaluate
-from hybridc.compiler.kernels.attention import attention
-from hybridc.compiler.kernels.attention_form import Attention as Form
-from hybridc.compiler.kernels.attention_form import Operand
+from hybridc.compiler.kernels.attention.attention import attention
+from hybridc.compiler.kernels.attention.attention_form import Attention as Form
+from hybridc.compiler.kernels.attention.attention_form import Operand
 from hybridc.schedules.attention import Attention, AttentionMatch
 
 Array = NDArray[np.float32]

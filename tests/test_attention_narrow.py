@@ -15,7 +15,13 @@ from tvm import relax
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.ir import evaluate
-from hybridc.compiler.kernels.attention_form import Attention, Fill, Operand, form_of, with_form
+from hybridc.compiler.kernels.attention.attention_form import (
+    Attention,
+    Fill,
+    Operand,
+    form_of,
+    with_form,
+)
 from hybridc.compiler.pipelines import DEFAULT
 
 op: Any = relax.op

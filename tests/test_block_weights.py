@@ -12,7 +12,8 @@ from tvm import tirx
 from hybridc.compiler import strips, target
 from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.frontend import load
-from hybridc.compiler.kernels import bfloat16_lowering, grouped_weights, weight_only
+from hybridc.compiler.kernels import bfloat16_lowering
+from hybridc.compiler.kernels.products import grouped_weights, weight_only
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.quantization.group_quantization import Grouped, in_panels
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor

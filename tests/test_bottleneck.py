@@ -14,8 +14,8 @@ from onnx import helper, numpy_helper
 from hybridc.compiler import frontend, pipeline, target
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.ir import evaluate
-from hybridc.compiler.kernels import bottleneck
-from hybridc.compiler.kernels.bottleneck import Bottleneck
+from hybridc.compiler.kernels.convolutions import bottleneck
+from hybridc.compiler.kernels.convolutions.bottleneck import Bottleneck
 
 FEW = settings(max_examples=8, deadline=None, derandomize=True)
 PIPELINE = (

@@ -12,8 +12,8 @@ from tvm import tirx
 
 from hybridc.compiler import target
 from hybridc.compiler.building.build import compile_kernel
-from hybridc.compiler.kernels import byte_packing, byte_windows
-from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.products import byte_packing, byte_windows
+from hybridc.compiler.kernels.products.contractions import Conv2d
 from hybridc.compiler.model import Array
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.passes import _byte_windows

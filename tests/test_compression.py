@@ -19,8 +19,8 @@ from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.reduced import REDUCED
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ArtifactError
-from hybridc.compiler.kernels import packing
-from hybridc.compiler.kernels.winograd_transforms import transform_filter, transforms
+from hybridc.compiler.kernels.convolutions.winograd_transforms import transform_filter, transforms
+from hybridc.compiler.kernels.products import packing
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import compression, group_quantization
 from hybridc.compiler.quantization.compression import Compressed

@@ -19,7 +19,7 @@ from tvm_ffi import structural_walk
 from hybridc.compiler import frontend, pipeline, plugin, target
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.ir import evaluate
-from hybridc.compiler.kernels import contractions
+from hybridc.compiler.kernels.products import contractions
 from hybridc.compiler.model import Model
 
 Array = NDArray[np.float32]

@@ -10,7 +10,7 @@ from cuda_models import answers, records
 from onnx_models import FLOAT, build, node
 
 from hybridc.compiler.configuration import plans
-from hybridc.compiler.kernels import turned_weights
+from hybridc.compiler.kernels.products import turned_weights
 from hybridc.schedules.cuda_tensor_matmul import CudaTensorMatmul
 from hybridc.schedules.cuda_thin_matmul import CudaThinMatmul
 

@@ -16,8 +16,8 @@ from onnx_models import FLOAT, build, node
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.cuda import resources, toolchain
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.compiler.kernels import weight_only
 from hybridc.compiler.kernels.kernel_cost import MULTIPLY
+from hybridc.compiler.kernels.products import weight_only
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.schedules.cuda_matmul import CudaMatmul

@@ -13,7 +13,8 @@ from tvm import relax
 from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.ir.evaluate import evaluate
-from hybridc.compiler.kernels import contractions, depthwise_planes
+from hybridc.compiler.kernels.convolutions import depthwise_planes
+from hybridc.compiler.kernels.products import contractions
 from hybridc.compiler.model import Array
 
 STEPS = "depthwise-planes,layout,pack-weights,legalize,fuse,schedule,start-at-infinity"

@@ -11,7 +11,7 @@ from test_contractions import check, one_node
 
 from hybridc.compiler import target
 from hybridc.compiler.building.build import compile_kernel
-from hybridc.compiler.kernels import contractions, packing
+from hybridc.compiler.kernels.products import contractions, packing
 from hybridc.schedules.dense import Dense
 from hybridc.schedules.products import tiling
 from hybridc.schedules.skinny_dense import SkinnyDense

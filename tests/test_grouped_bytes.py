@@ -16,7 +16,8 @@ from hybridc.compiler.frontend import load
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.ir import roundable
 from hybridc.compiler.ir.rewrite import calls
-from hybridc.compiler.kernels import bfloat16_lowering, grouped_bytes
+from hybridc.compiler.kernels import bfloat16_lowering
+from hybridc.compiler.kernels.products import grouped_bytes
 from hybridc.compiler.quantization.group_quantization import in_panels
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.compiler.target import Target

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from test_contractions import check, noise, one_node
 
 from hybridc.compiler import target
-from hybridc.compiler.kernels import contractions, packing, vector_width
-from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.packing import round_up
+from hybridc.compiler.kernels.products import contractions, packing, vector_width
+from hybridc.compiler.kernels.products.contractions import Conv2d
+from hybridc.compiler.kernels.products.packing import round_up
 from hybridc.schedules.conv2d import Conv2d as Rule
 
 

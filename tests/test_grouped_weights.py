@@ -8,7 +8,8 @@ from test_weight_only import unpacked, weights
 
 from hybridc.compiler import target
 from hybridc.compiler.building.build import compile_kernel
-from hybridc.compiler.kernels import bfloat16_lowering, grouped_weights, weight_only
+from hybridc.compiler.kernels import bfloat16_lowering
+from hybridc.compiler.kernels.products import grouped_weights, weight_only
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor

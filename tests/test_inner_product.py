@@ -10,7 +10,7 @@ from test_contractions import FEW
 
 from hybridc.compiler import target
 from hybridc.compiler.building.build import compile_kernel
-from hybridc.compiler.kernels import inner_product, packing
+from hybridc.compiler.kernels.products import inner_product, packing
 from hybridc.compiler.model import Array
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.dense import Dense

@@ -8,7 +8,8 @@ from tvm import te
 
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.interfaces import Context
-from hybridc.compiler.kernels import byte_packing, byte_windows, contractions, kernel_cost, packing
+from hybridc.compiler.kernels import kernel_cost
+from hybridc.compiler.kernels.products import byte_packing, byte_windows, contractions, packing
 
 
 def test_a_scheduled_kernel_tells_its_arithmetic() -> None:

@@ -17,7 +17,7 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.ir.evaluate import evaluate
-from hybridc.compiler.kernels import packing
+from hybridc.compiler.kernels.products import packing
 from hybridc.compiler.model import Array
 from hybridc.compiler.orchestration import precisions
 from hybridc.compiler.quantization import group_quantization
@@ -255,7 +255,7 @@ def test_float16_needs_the_conversions() -> None:
 
 def test_float16_is_converted_by_vectors() -> None:
     from hybridc.compiler.building.build import compile_kernel
-    from hybridc.compiler.kernels import contractions
+    from hybridc.compiler.kernels.products import contractions
     from hybridc.schedules.dense import Dense
 
     rule: Any = Dense()

@@ -12,8 +12,8 @@ from tvm import tirx
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.interfaces import Context
-from hybridc.compiler.kernels import contractions, packing
-from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.products import contractions, packing
+from hybridc.compiler.kernels.products.contractions import Conv2d
 from hybridc.passes.schedule import Schedule
 
 _SIZES = {name: tirx.Var(name, "int64") for name in "nhw"}

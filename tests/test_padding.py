@@ -12,8 +12,8 @@ from tvm_ffi import structural_walk
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.interfaces import Context
-from hybridc.compiler.kernels import contractions, packing
-from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.products import contractions, packing
+from hybridc.compiler.kernels.products.contractions import Conv2d
 from hybridc.compiler.model import Array
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.conv2d import Conv2d as Rule

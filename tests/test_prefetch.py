@@ -8,7 +8,7 @@ import pytest
 from hybridc.compiler import target
 from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
-from hybridc.compiler.kernels import contractions, packing
+from hybridc.compiler.kernels.products import contractions, packing
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.dense import Dense
 

@@ -12,7 +12,7 @@ from hybridc.compiler import settings, target
 from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.building.stack import TIR_PIPELINE
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels import contractions, packing
+from hybridc.compiler.kernels.products import contractions, packing
 from hybridc.schedules.cuda_fallback import CudaFallback
 from hybridc.schedules.dense import Dense
 

@@ -15,7 +15,7 @@ from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.interfaces import Context
-from hybridc.compiler.kernels import contractions, packing
+from hybridc.compiler.kernels.products import contractions, packing
 from hybridc.compiler.log import keys
 from hybridc.compiler.strips import choose
 from hybridc.compiler.strips.axes import free_axes

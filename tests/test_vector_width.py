@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hybridc.compiler import target
 from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.hardware.machine import Machine
-from hybridc.compiler.kernels import contractions, packing, vector_width
+from hybridc.compiler.kernels.products import contractions, packing, vector_width
 from hybridc.schedules.dense import Dense
 
 HALVING = replace(target.parse("avx512", threads=2), machine=Machine(fma_per_cycle=1.0))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hybridc.compiler import target
 from hybridc.compiler.building.build import compile_kernel
 from hybridc.compiler.hardware.machine import Machine
-from hybridc.compiler.kernels import bfloat16_lowering, weight_only
+from hybridc.compiler.kernels import bfloat16_lowering
+from hybridc.compiler.kernels.products import weight_only
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor

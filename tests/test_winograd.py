@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from test_contractions import FEW, check, noise, one_node
 
 from hybridc.compiler import target
-from hybridc.compiler.kernels import winograd_cost, winograd_transforms
-from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.winograd_work import Choice, Layer, Work
+from hybridc.compiler.kernels.convolutions import winograd_cost, winograd_transforms
+from hybridc.compiler.kernels.convolutions.winograd_work import Choice, Layer, Work
+from hybridc.compiler.kernels.products.contractions import Conv2d
 
 CONV = Conv2d(strides=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1), groups=1, inputs=64)
 CPU = target.parse("avx512", threads=2)

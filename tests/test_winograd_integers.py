@@ -14,9 +14,10 @@ from test_integer_arithmetic import convolution, run_both
 from test_rule_conformance import CPUS, runnable
 
 from hybridc.compiler.building.build import compile_kernel
-from hybridc.compiler.kernels import packing, winograd, winograd_cost, winograd_transforms
-from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.winograd_work import Choice
+from hybridc.compiler.kernels.convolutions import winograd, winograd_cost, winograd_transforms
+from hybridc.compiler.kernels.convolutions.winograd_work import Choice
+from hybridc.compiler.kernels.products import packing
+from hybridc.compiler.kernels.products.contractions import Conv2d
 from hybridc.compiler.model import Array
 from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.winograd_conv2d import WinogradConv2d

@@ -16,7 +16,7 @@ import numpy as np
 from blake3 import blake3
 
 from hybridc.compiler.errors import ArtifactError
-from hybridc.compiler.kernels import winograd_transforms
+from hybridc.compiler.kernels.convolutions import winograd_transforms
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.quantization.group_quantization import Grouped

@@ -15,13 +15,13 @@ from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels import (
+from hybridc.compiler.kernels.attention.attention_form import is_attention
+from hybridc.compiler.kernels.products import (
     grouped_bytes,
     grouped_weights,
     ungrouped_weights,
     weight_only,
 )
-from hybridc.compiler.kernels.attention_form import is_attention
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.strips.axes import Axis, buffers_of, nests
 

@@ -17,8 +17,8 @@ from tvm_ffi import structural_map
 
 from hybridc.compiler.cuda.gpu import Gpu
 from hybridc.compiler.interfaces import Match, NotApplicable, PrimFunc
-from hybridc.compiler.kernels.attention import CAUSAL
-from hybridc.compiler.kernels.attention_stages import STAGES
+from hybridc.compiler.kernels.attention.attention import CAUSAL
+from hybridc.compiler.kernels.attention.attention_stages import STAGES
 from hybridc.compiler.target import Target
 from hybridc.schedules.cuda import product_kernel
 from hybridc.schedules.cuda.operands import Source, source

@@ -11,8 +11,8 @@ from typing import Any
 from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_walk
 
+from hybridc.compiler.kernels.products.weight_only import GPU_WIDTH, KIND
 from hybridc.compiler.kernels.tensor_expressions import kinds_in
-from hybridc.compiler.kernels.weight_only import GPU_WIDTH, KIND
 from hybridc.schedules.cuda.product_kernel import Operand, Product
 
 _PIECE = 16  # integers of 8 bits in 16 bytes

@@ -6,8 +6,8 @@ from typing import Any
 from tvm import tirx
 
 from hybridc.compiler.interfaces import Schedule
-from hybridc.compiler.kernels.inner_product import CROSSED
-from hybridc.compiler.kernels.packing import WIDEN
+from hybridc.compiler.kernels.products.inner_product import CROSSED
+from hybridc.compiler.kernels.products.packing import WIDEN
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import dot_products
 from hybridc.schedules.products.dot_products import Instruction

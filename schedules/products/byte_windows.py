@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 
-from hybridc.compiler.kernels.byte_packing import VECTORS
+from hybridc.compiler.kernels.products.byte_packing import VECTORS
 
 # Accumulators have the first registers; then come weights, a window, two sums, ones.
 MOST_ROWS = 8

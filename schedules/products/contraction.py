@@ -14,7 +14,7 @@ from tvm_ffi import structural_walk
 
 from hybridc.compiler import strips
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
-from hybridc.compiler.kernels.packing import FEW_ROWS, WIDEN
+from hybridc.compiler.kernels.products.packing import FEW_ROWS, WIDEN
 from hybridc.compiler.kernels.tensor_expressions import KERNEL, kinds_in
 from hybridc.schedules.loops import vector_loops
 from hybridc.schedules.products import accumulators, canonical, tiling

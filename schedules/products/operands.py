@@ -7,7 +7,7 @@ import numpy as np
 from tvm import tirx
 
 from hybridc.compiler.interfaces import Schedule
-from hybridc.compiler.kernels.inner_product import CROSSED
+from hybridc.compiler.kernels.products.inner_product import CROSSED
 
 # Bytes of a lane, and of a pair of them.
 _LANE, _PAIR = 4, 8

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
-from hybridc.compiler.kernels.inner_product import LANES, ROW
+from hybridc.compiler.kernels.products.inner_product import LANES, ROW
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import (
     accumulators,

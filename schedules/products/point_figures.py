@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import gcd, log2
 
 from hybridc.compiler.interfaces import Point
-from hybridc.compiler.kernels.winograd_work import Work
+from hybridc.compiler.kernels.convolutions.winograd_work import Work
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import cache_sets
 from hybridc.schedules.products.problem import Problem

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from hybridc.compiler.interfaces import Match
-from hybridc.compiler.kernels.depthwise_planes import WINDOW
+from hybridc.compiler.kernels.convolutions.depthwise_planes import WINDOW
 from hybridc.schedules.loops.analysis import Block
 
 

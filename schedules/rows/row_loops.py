@@ -7,7 +7,7 @@ from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Point, PrimFunc, Schedule
-from hybridc.compiler.kernels.packing import round_up
+from hybridc.compiler.kernels.products.packing import round_up
 from hybridc.schedules.loops import addresses, analysis, transforms, vector_loops
 from hybridc.schedules.rows.row_stages import Rows
 

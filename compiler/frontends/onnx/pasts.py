@@ -6,7 +6,7 @@ from types import MappingProxyType
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
 from hybridc.compiler.frontends.onnx_graph.microsoft_grouped import JOINED
 from hybridc.compiler.ir.rewrite import shape
-from hybridc.compiler.kernels.joined_past import joined
+from hybridc.compiler.kernels.attention.joined_past import joined
 
 
 def _joined(node: Node) -> Expr:

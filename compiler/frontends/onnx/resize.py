@@ -22,7 +22,7 @@ from hybridc.compiler.frontends.onnx.node import (
     static,
 )
 from hybridc.compiler.ir.rewrite import Extent, are_known, constant
-from hybridc.compiler.kernels import resampling
+from hybridc.compiler.kernels.images import resampling
 from hybridc.compiler.model import Array
 
 # Coordinates of these are the same in TVM, where a scale is the exact ratio of sizes.

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
 from hybridc.compiler.frontends.onnx_graph.bags import OPERATOR
-from hybridc.compiler.kernels.runs import Runs, reduced
+from hybridc.compiler.kernels.rows.runs import Runs, reduced
 
 
 def _reduce(node: Node) -> Expr:

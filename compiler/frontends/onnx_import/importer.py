@@ -26,7 +26,7 @@ from hybridc.compiler.frontends.onnx_import.open_branches import chosen_branch
 from hybridc.compiler.frontends.onnx_import.open_node import OpenNode
 from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 from hybridc.compiler.ir.rewrite import are_known, extent_of
-from hybridc.compiler.kernels import resampling
+from hybridc.compiler.kernels.images import resampling
 
 # Operators of any number of operands, each of which has to be there.
 _OF_MANY = frozenset({"Concat", "Einsum", "Max", "Mean", "Min", "SequenceConstruct", "Sum"})

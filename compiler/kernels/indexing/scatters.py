@@ -15,8 +15,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as script
 
 from hybridc.compiler.ir.rewrite import Expr, shape
-from hybridc.compiler.kernels.joins import is_static
-from hybridc.compiler.kernels.scans import abreast
+from hybridc.compiler.kernels.indexing.joins import is_static
+from hybridc.compiler.kernels.rows.scans import abreast
 from hybridc.compiler.target import Target
 
 # Elements that are worth a second thread.

@@ -22,8 +22,16 @@ import numpy as np
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.byte_packing import BEHIND, BYTES, COUNT, LANES, VECTORS, WINDOW, Runs
-from hybridc.compiler.kernels.contractions import Conv2d, stored
+from hybridc.compiler.kernels.products.byte_packing import (
+    BEHIND,
+    BYTES,
+    COUNT,
+    LANES,
+    VECTORS,
+    WINDOW,
+    Runs,
+)
+from hybridc.compiler.kernels.products.contractions import Conv2d, stored
 from hybridc.compiler.kernels.tensor_expressions import (
     RowForm,
     computed,

@@ -15,7 +15,7 @@ from tvm import relax, te, tirx, topi
 from tvm.runtime import tensor
 
 from hybridc.compiler.ir.rewrite import Expr, shape
-from hybridc.compiler.kernels.joins import is_static
+from hybridc.compiler.kernels.indexing.joins import is_static
 from hybridc.compiler.model import Array
 
 Tensor = Any  # tvm.te.Tensor

@@ -21,8 +21,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as script
 
 from hybridc.compiler.ir.rewrite import Expr, shape
-from hybridc.compiler.kernels import resampling
-from hybridc.compiler.kernels.resampling import Taps
+from hybridc.compiler.kernels.images import resampling
+from hybridc.compiler.kernels.images.resampling import Taps
 from hybridc.compiler.kernels.tensor_expressions import unflatten, written
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target

@@ -8,7 +8,7 @@ from typing import Any
 
 from tvm import relax, sym, te, tirx
 
-from hybridc.compiler.kernels.joins import is_static
+from hybridc.compiler.kernels.indexing.joins import is_static
 
 Expr = Any  # tvm.relax.Expr
 Tensor = Any  # tvm.te.Tensor

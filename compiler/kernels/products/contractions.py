@@ -17,7 +17,12 @@ from typing import Any
 from tvm import te
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.packing import group_in, once_widened, packed_index, whole_groups
+from hybridc.compiler.kernels.products.packing import (
+    group_in,
+    once_widened,
+    packed_index,
+    whole_groups,
+)
 from hybridc.compiler.kernels.tensor_expressions import (
     RowForm,
     computed,

@@ -18,6 +18,7 @@ import numpy as np
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels.products.weight_only import extended, of_rows, stored_weights
 from hybridc.compiler.kernels.tensor_expressions import (
     RowForm,
     computed,
@@ -26,7 +27,6 @@ from hybridc.compiler.kernels.tensor_expressions import (
     reduced,
     tensor,
 )
-from hybridc.compiler.kernels.weight_only import extended, of_rows, stored_weights
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 

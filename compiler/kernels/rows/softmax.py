@@ -8,7 +8,7 @@ from typing import Any
 from tvm import te, tirx, topi
 
 from hybridc.compiler.ir.rewrite import Expr, shape
-from hybridc.compiler.kernels.joins import is_static
+from hybridc.compiler.kernels.indexing.joins import is_static
 
 
 def softmax(builder: Any, call: Any) -> Expr:

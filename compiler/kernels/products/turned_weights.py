@@ -6,7 +6,7 @@ from typing import Any
 from tvm import te
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.contractions import dense_output, widened
+from hybridc.compiler.kernels.products.contractions import dense_output, widened
 from hybridc.compiler.kernels.tensor_expressions import RowForm, finished, reduced, tensor
 from hybridc.compiler.model import Array
 

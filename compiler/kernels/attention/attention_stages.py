@@ -10,8 +10,8 @@ from tvm import te, tirx
 
 from hybridc.compiler.cuda.gpu import Gpu
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.attention import CAUSAL, chosen
-from hybridc.compiler.kernels.attention_form import Attention, with_form
+from hybridc.compiler.kernels.attention.attention import CAUSAL, chosen
+from hybridc.compiler.kernels.attention.attention_form import Attention, with_form
 from hybridc.compiler.kernels.tensor_expressions import (
     computed,
     extents,

@@ -21,8 +21,8 @@ import numpy as np
 from tvm import te
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.contractions import stored
-from hybridc.compiler.kernels.packing import once_widened
+from hybridc.compiler.kernels.products.contractions import stored
+from hybridc.compiler.kernels.products.packing import once_widened
 from hybridc.compiler.kernels.tensor_expressions import (
     RowForm,
     computed,

@@ -6,7 +6,7 @@ from typing import Any
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.products.contractions import Conv2d
 from hybridc.compiler.kernels.tensor_expressions import (
     computed,
     counted,

@@ -14,7 +14,7 @@ from tvm import relax, te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.ir.rewrite import Expr, Graph, operator, shape
-from hybridc.compiler.kernels.joins import is_static
+from hybridc.compiler.kernels.indexing.joins import is_static
 from hybridc.compiler.kernels.tensor_expressions import computed, extents, finished, reduced, tensor
 
 _TYPE = "float32"

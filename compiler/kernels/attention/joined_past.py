@@ -12,7 +12,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as script
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.scans import abreast
+from hybridc.compiler.kernels.rows.scans import abreast
 from hybridc.compiler.kernels.tensor_expressions import written
 
 _LANES = (16, 8, 4)

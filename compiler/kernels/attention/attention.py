@@ -13,9 +13,9 @@ from typing import Any
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.attention_form import Attention, Fill, with_form
-from hybridc.compiler.kernels.batch_matmul import pack_columns
-from hybridc.compiler.kernels.packing import group_of, packed_index, round_up
+from hybridc.compiler.kernels.attention.attention_form import Attention, Fill, with_form
+from hybridc.compiler.kernels.products.batch_matmul import pack_columns
+from hybridc.compiler.kernels.products.packing import group_of, packed_index, round_up
 from hybridc.compiler.kernels.tensor_expressions import (
     computed,
     extents,

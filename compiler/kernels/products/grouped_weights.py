@@ -17,6 +17,13 @@ import numpy as np
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels.products.weight_only import (
+    MOST_GROUPED,
+    SIGNS,
+    extended,
+    of_rows,
+    stored_weights,
+)
 from hybridc.compiler.kernels.tensor_expressions import (
     RowForm,
     computed,
@@ -24,13 +31,6 @@ from hybridc.compiler.kernels.tensor_expressions import (
     product_of,
     reduced,
     tensor,
-)
-from hybridc.compiler.kernels.weight_only import (
-    MOST_GROUPED,
-    SIGNS,
-    extended,
-    of_rows,
-    stored_weights,
 )
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization.group_quantization import per_element

@@ -12,7 +12,7 @@ from tvm import s_tir, tirx
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels import grouped_weights, weight_only
+from hybridc.compiler.kernels.products import grouped_weights, weight_only
 from hybridc.compiler.kernels.tensor_expressions import FLOPS, KERNEL, extents
 from hybridc.compiler.model import Array
 

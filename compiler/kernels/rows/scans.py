@@ -13,7 +13,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as script
 
 from hybridc.compiler.ir.rewrite import Expr, operator, shape
-from hybridc.compiler.kernels.joins import is_static
+from hybridc.compiler.kernels.indexing.joins import is_static
 from hybridc.compiler.target import Target
 
 # Vectors, or rows, that are added up side by side: an addition takes 4 cycles, and a sum that was

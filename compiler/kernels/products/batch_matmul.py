@@ -8,8 +8,8 @@ import numpy as np
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.contractions import stored, widened
-from hybridc.compiler.kernels.packing import (
+from hybridc.compiler.kernels.products.contractions import stored, widened
+from hybridc.compiler.kernels.products.packing import (
     group_in,
     group_of,
     packed_index,

@@ -12,7 +12,7 @@ from typing import Any
 from tvm import relax, te, tirx
 
 from hybridc.compiler.ir.rewrite import Expr, operator, shape
-from hybridc.compiler.kernels.joins import is_static
+from hybridc.compiler.kernels.indexing.joins import is_static
 from hybridc.compiler.target import Target
 
 Tensor = Any  # tvm.te.Tensor

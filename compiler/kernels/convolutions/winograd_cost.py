@@ -11,9 +11,9 @@ from functools import cache
 from math import gcd
 
 from hybridc.compiler.hardware.narrow import PAIRS
-from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.packing import round_up
-from hybridc.compiler.kernels.winograd_work import Choice, Cut, Layer, Work, divisors
+from hybridc.compiler.kernels.convolutions.winograd_work import Choice, Cut, Layer, Work, divisors
+from hybridc.compiler.kernels.products.contractions import Conv2d
+from hybridc.compiler.kernels.products.packing import round_up
 from hybridc.compiler.target import Target
 
 # Outputs a side of the tiles offered.  F(6, 3) was measured slower than F(4, 3) at 56x56 and 28x28

@@ -8,8 +8,9 @@ import numpy as np
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.contractions import Conv2d, stored
-from hybridc.compiler.kernels.packing import packed_index, round_up
+from hybridc.compiler.kernels.convolutions.winograd_transforms import DOUBLED, Matrix, transforms
+from hybridc.compiler.kernels.products.contractions import Conv2d, stored
+from hybridc.compiler.kernels.products.packing import packed_index, round_up
 from hybridc.compiler.kernels.tensor_expressions import (
     computed,
     extents,
@@ -19,7 +20,6 @@ from hybridc.compiler.kernels.tensor_expressions import (
     reduced,
     tensor,
 )
-from hybridc.compiler.kernels.winograd_transforms import DOUBLED, Matrix, transforms
 from hybridc.compiler.model import Array
 from hybridc.compiler.strips.cut import LEADING
 

@@ -19,8 +19,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as script
 
 from hybridc.compiler.ir.rewrite import Expr, operator, shape
-from hybridc.compiler.kernels import sorting_rows
-from hybridc.compiler.kernels.joins import is_static
+from hybridc.compiler.kernels.indexing.joins import is_static
+from hybridc.compiler.kernels.rows import sorting_rows
 from hybridc.compiler.kernels.tensor_expressions import unflatten, written
 from hybridc.compiler.target import Target
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from hybridc.compiler.kernels import vector_width
+from hybridc.compiler.kernels.products import vector_width
+from hybridc.compiler.kernels.products.vector_width import holds_groups
 from hybridc.compiler.kernels.tensor_expressions import computed, extents
-from hybridc.compiler.kernels.vector_width import holds_groups
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 

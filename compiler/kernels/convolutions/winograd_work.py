@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.products.contractions import Conv2d
 
 
 @dataclass(frozen=True)

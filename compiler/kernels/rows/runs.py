@@ -12,7 +12,7 @@ from tvm import te, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as script
 
-from hybridc.compiler.kernels.scans import abreast
+from hybridc.compiler.kernels.rows.scans import abreast
 
 # Elements that are worth a second thread.
 _LEAST = 16_384

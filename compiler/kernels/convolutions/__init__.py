@@ -1,0 +1,1 @@
+"""Loop nests of convolutions that are more than products over windows."""

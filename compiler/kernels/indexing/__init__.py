@@ -1,0 +1,1 @@
+"""Loop nests that move data: places, slices, joins."""
