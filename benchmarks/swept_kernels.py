@@ -1,10 +1,14 @@
-"""The kernels of a sweep: those of `tuning_kernels`, and products of bytes among them."""
+"""The kernels of a sweep: those of `tuning_kernels`, products of bytes, and more of some rules.
+
+Where a rule has few points, a model meets few of its points in each kernel, so more kernels tell of
+it.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from tuning_kernels import KERNELS, Kernel
+from tuning_kernels import KERNELS, Kernel, attention, dense, layer_norm, max_pool, mean, softmax
 from tvm import relax
 
 op: Any = relax.op
@@ -59,6 +63,40 @@ _BYTES = (
     bytes_dense(49, 512, 2048),
 )
 
+_FEW_POINTS = (
+    max_pool(56, 64, 3, 2),
+    mean(196, 512),
+    softmax(768, 64),
+    dense(2, 1024, 1024),
+    layer_norm(16, 4096),
+    attention(8, 256, 64),
+    max_pool(28, 128, 2, 2),
+    mean(784, 256),
+    softmax(128, 2048),
+    dense(6, 512, 2048),
+    attention(12, 64, 64),
+    max_pool(14, 512, 3, 2),
+    mean(49, 2048),
+    softmax(8, 32000),
+    layer_norm(1024, 192),
+    max_pool(35, 192, 3, 2),
+    mean(1024, 96),
+    softmax(4096, 77),
+    dense(3, 4096, 1024),
+    attention(16, 128, 80),
+    max_pool(112, 24, 2, 2),
+    mean(144, 1536),
+    softmax(200, 512),
+    dense(12, 2048, 512),
+    layer_norm(256, 384),
+    max_pool(13, 256, 3, 1),
+    mean(400, 32),
+    softmax(12, 1024),
+    dense(1, 4096, 4096),
+    attention(3, 196, 32),
+    softmax(6144, 256),
+)
+
 
 def _mixed() -> Iterator[Kernel]:
     left = list(_BYTES)
@@ -67,6 +105,7 @@ def _mixed() -> Iterator[Kernel]:
         if left and i % _EVERY == _EVERY - 1:
             yield left.pop(0)
     yield from left
+    yield from _FEW_POINTS
 
 
 SWEPT: Sequence[Kernel] = tuple(_mixed())
