@@ -84,13 +84,29 @@ def shifted(cache: Any, place: Any, rows: Any) -> Any:
     return cache.mean(1)
 
 
+def sliced(cache: Any, place: Any, rows: Any) -> Any:
+    del place
+    cache[:, 2:4] = rows
+    return cache * 2
+
+
+def sliced_of_one(cache: Any, place: Any, rows: Any) -> Any:
+    """A slice of what is selected, and places of their own in the same memory."""
+    cache[1, 2:6:2] = rows[0]
+    cache[0, -1] = 3
+    cache[0].index_put_((place,), rows[1])
+    return cache.sum(-1)
+
+
 # With how many results are computed in place; where none, what was there is read too late.
 CASES: Cases = {
     "copied": (copied, 1),
     "assigned": (assigned, 1),
-    "added": (added, 0),
+    "added": (added, 1),
     "read_before": (read_before, 1),
     "read_after_all": (read_after_all, 1),
+    "sliced": (sliced, 1),
+    "sliced_of_one": (sliced_of_one, 1),
     "twice": (twice, 1),
     "returned": (returned, 1),
     "shifted": (shifted, 0),
