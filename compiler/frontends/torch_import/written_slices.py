@@ -74,7 +74,7 @@ def _shows(view: Node, node: Node) -> bool:
         return False
     (axis, numbers), (other, places) = _chosen(view), _chosen(node)
     same = known_zeros.bound(view)["self"] is written["self"] and axis == other
-    return same and np.array_equal(numbers, places)
+    return bool(same) and np.array_equal(numbers, places)
 
 
 def _chosen(node: Node) -> tuple[int, Array]:
