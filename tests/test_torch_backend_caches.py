@@ -186,3 +186,24 @@ def test_what_code_was_not_made_for_is_refused() -> None:
     for wrong in (tensors[0][:, :4], tensors[0].double()):
         with pytest.raises(InputError, match="code is for a tensor of"):
             calls[0]([wrong, *tensors[1:]])
+
+
+def at_one_place(cache: Any, place: Any, rows: Any) -> Any:
+    """Among slices and numbers, with values of fewer axes than the place has, and of more."""
+    cache[:, place] = rows[:, 0]
+    cache[..., place, 2:5] = 7
+    cache[1, place, ...] = rows[0, 1]
+    cache[:, 3:, place] = rows[0, 0, :5]
+    cache[1:, 2, place] = rows[:1, 1, 0]
+    return cache * 2
+
+
+def test_one_place_that_a_tensor_tells(in_place: list[int]) -> None:
+    """A tensor of no axes, of which torch asks the number; Dynamo guards that."""
+    made, place = compiled(at_one_place), torch.tensor(3)
+    (ours, _, rows), (theirs, *_) = given("whole", torch.float32), given("whole", torch.float32)
+    for _ in range(3):
+        rows = rows + torch.arange(16.0)
+        torch.testing.assert_close(made(ours, place, rows), at_one_place(theirs, place, rows))
+        torch.testing.assert_close(ours, theirs)
+    assert len(in_place) == 2  # the first call is recorded

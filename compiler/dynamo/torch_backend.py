@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.dynamo import torch_numbers, torch_overlaps
+from hybridc.compiler.dynamo import torch_numbers, torch_overlaps, torch_places
 from hybridc.compiler.errors import InputError, first_line, hint
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ class Graph:
 
         try:
             graph = torch_numbers.fixed(self._graph, self._values(args))
+            graph = torch_places.listed(graph)
             functional = functionalised(graph, args, compiler)
         except GradientsRequiredError:
             return self._eager("gradients are required; call it under torch.no_grad()")

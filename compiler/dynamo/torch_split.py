@@ -110,7 +110,7 @@ def _foreign(node: Node) -> str:
     target = node.target
     if node.op != "call_function" or torch_attention.portable(node) is not None:
         return ""
-    if isinstance(target, torch._ops.HigherOrderOperator):
+    if isinstance(target, torch._ops.HigherOrderOperator):  # pyright: ignore[reportPrivateUsage]
         known = any(target.name().startswith(name) for name in _KNOWN_GRAPHS)
         return "" if known else f"operator {target.name()!r} is not supported"
     if torch.Tag.nondeterministic_seeded in getattr(target, "tags", ()):
