@@ -201,3 +201,21 @@ def test_inference_mode(inside: bool) -> None:
         layer = nn.Linear(4, 3)
     with torch.inference_mode():
         agree(layer, (torch.randn(2, 4),))
+
+
+def test_a_conjugate_as_an_input() -> None:
+    """What is pending in an argument is resolved, so that of a graph's conjugates others pend."""
+    made, numbers = compiled(lambda z: (z.imag.exp(), z.real, z * 2)), torch.randn(3, 4, 2)
+    for _ in range(3):
+        z = torch.view_as_complex(numbers).conj()
+        same(made(z), (z.imag.exp(), z.real, z * 2))
+
+
+def test_memory_that_is_seen_otherwise() -> None:
+    """Equal graphs with equal sizes, whose arguments lie otherwise: not by the same code."""
+    x = torch.arange(12.0)
+    made = compiled(lambda x: x.as_strided((2, 3), (1, 2)) + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        for given in (x.view(3, 4), x.view(4, 3).t()) * 2:
+            same(made(given), given.as_strided((2, 3), (1, 2)) + 1)

@@ -84,13 +84,29 @@ def shifted(cache: Any, place: Any, rows: Any) -> Any:
     return cache.mean(1)
 
 
+def sliced(cache: Any, place: Any, rows: Any) -> Any:
+    del place
+    cache[:, 2:4] = rows
+    return cache * 2
+
+
+def sliced_of_one(cache: Any, place: Any, rows: Any) -> Any:
+    """A slice of what is selected, and places of their own in the same memory."""
+    cache[1, 2:6:2] = rows[0]
+    cache[0, -1] = 3
+    cache[0].index_put_((place,), rows[1])
+    return cache.sum(-1)
+
+
 # With how many results are computed in place; where none, what was there is read too late.
 CASES: Cases = {
     "copied": (copied, 1),
     "assigned": (assigned, 1),
-    "added": (added, 0),
+    "added": (added, 1),
     "read_before": (read_before, 1),
     "read_after_all": (read_after_all, 1),
+    "sliced": (sliced, 1),
+    "sliced_of_one": (sliced_of_one, 1),
     "twice": (twice, 1),
     "returned": (returned, 1),
     "shifted": (shifted, 0),
@@ -170,3 +186,24 @@ def test_what_code_was_not_made_for_is_refused() -> None:
     for wrong in (tensors[0][:, :4], tensors[0].double()):
         with pytest.raises(InputError, match="code is for a tensor of"):
             calls[0]([wrong, *tensors[1:]])
+
+
+def at_one_place(cache: Any, place: Any, rows: Any) -> Any:
+    """Among slices and numbers, with values of fewer axes than the place has, and of more."""
+    cache[:, place] = rows[:, 0]
+    cache[..., place, 2:5] = 7
+    cache[1, place, ...] = rows[0, 1]
+    cache[:, 3:, place] = rows[0, 0, :5]
+    cache[1:, 2, place] = rows[:1, 1, 0]
+    return cache * 2
+
+
+def test_one_place_that_a_tensor_tells(in_place: list[int]) -> None:
+    """A tensor of no axes, of which torch asks the number; Dynamo guards that."""
+    made, place = compiled(at_one_place), torch.tensor(3)
+    (ours, _, rows), (theirs, *_) = given("whole", torch.float32), given("whole", torch.float32)
+    for _ in range(3):
+        rows = rows + torch.arange(16.0)
+        torch.testing.assert_close(made(ours, place, rows), at_one_place(theirs, place, rows))
+        torch.testing.assert_close(ours, theirs)
+    assert len(in_place) == 2  # the first call is recorded

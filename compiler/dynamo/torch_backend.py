@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.dynamo import torch_numbers, torch_overlaps
+from hybridc.compiler.dynamo import torch_numbers, torch_overlaps, torch_places
 from hybridc.compiler.errors import InputError, first_line, hint
 
 if TYPE_CHECKING:
     from hybridc.compiler.dynamo.torch_region import Region
+    from hybridc.compiler.dynamo.torch_split import Split
+
+    Code = Region | Split
 
 # Sizes for which one graph is compiled; code is specific to them, so each takes a compilation.
 _MOST_VARIANTS = 16
@@ -123,6 +126,7 @@ class Graph:
 
     def _compiled(self, args: Sequence[Any]) -> Callable[..., Any]:
         from hybridc.compiler.dynamo.torch_region import Region
+        from hybridc.compiler.dynamo.torch_split import Split, reason
 
         if len(self._variants) >= _MOST_VARIANTS:
             return self._eager(
@@ -130,14 +134,22 @@ class Graph:
                 " and give numbers that vary as tensors"
             )
         weights = [value for value, static in zip(args, self._static, strict=True) if static]
-        regions: list[Region] = []
+        regions: list[Code] = []
 
-        def compiler(aten: Any, _: Any) -> Region:
-            regions.append(Region(aten, weights, self._options))
+        def region(aten: Any) -> Region:
+            return Region(aten, weights, self._options)
+
+        def compiler(aten: Any, _: Any) -> "Code":
+            if why := reason(aten):
+                regions.append(Split(aten, region, self._told))
+                self._told(why)
+            else:
+                regions.append(region(aten))
             return regions[0]
 
         try:
             graph = torch_numbers.fixed(self._graph, self._values(args))
+            graph = torch_places.listed(graph)
             functional = functionalised(graph, args, compiler)
         except GradientsRequiredError:
             return self._eager("gradients are required; call it under torch.no_grad()")
@@ -145,7 +157,9 @@ class Graph:
             return self._eager(_reason(error))
         return self._variant(functional, regions[0])
 
-    def _variant(self, functional: Callable[..., Any], region: "Region") -> Callable[..., Any]:
+    def _variant(
+        self, functional: Callable[..., Any], region: "Region | Split"
+    ) -> Callable[..., Any]:
         """A function that runs a variant; one that cannot be compiled runs eagerly from then on."""
         chosen = [functional]
 
@@ -160,6 +174,11 @@ class Graph:
             return outputs
 
         return run
+
+    @staticmethod
+    def _told(reason: str) -> None:
+        text = f"torch.compile: a part of a graph runs eagerly, not by hybridc: {reason}"
+        warnings.warn(text, FallbackWarning, stacklevel=2)
 
     def _eager(self, reason: str) -> Callable[..., Any]:
         text = f"torch.compile: a graph runs eagerly, not by hybridc: {reason}"

@@ -141,6 +141,7 @@ def _read(graph: Any, places: dict[Any, int], args: Sequence[Any]) -> list[Any]:
 
 
 def _copy_operators(graph: Any, root: Any, frozen: Any, values: dict[Any, Any]) -> None:
+    import torch
     from torch.fx.node import map_aggregate
 
     for node in graph.graph.nodes:
@@ -155,7 +156,9 @@ def _copy_operators(graph: Any, root: Any, frozen: Any, values: dict[Any, Any]) 
                 require_deterministic(node)
             require_free_of_effects(node)
             copied = values[node] = frozen.node_copy(node, values.__getitem__)
-            copied.target = function or copied.target
+            # Arguments come resolved, so that a conjugate may be pending where there was none.
+            shown = pairs if node.target is torch.ops.aten.view_as_real.default else None
+            copied.target = function or shown or copied.target
             copied.args = map_aggregate(copied.args, torch_device.on_host)
             copied.kwargs = map_aggregate(copied.kwargs, torch_device.on_host)
 

@@ -110,12 +110,23 @@ def _reshaping(graph: Any) -> Any:
 def session(module: Any, inputs: tuple[Any, ...], options: Options) -> InferenceSession:
     """Compile a graph, or take the session of an equal one; compared with torch on `inputs`."""
     shapes = [(tuple(value.shape), str(value.dtype)) for value in inputs]
-    key = _digest(module, repr((shapes, options)))
+    # What a tensor's memory is seen as depends on how its elements lie there.
+    layouts = [value.stride() for value in inputs] if _sees_memory(module) else []
+    key = _digest(module, repr((shapes, layouts, options)))
     sessions = all_sessions()
     with sessions.lock:
         if (found := sessions.by_content.get(key)) is None:
             found = sessions.by_content[key] = compiled(module, inputs, options)
         return found
+
+
+def _sees_memory(module: Any) -> bool:
+    return any(
+        str(node.target).startswith("aten.as_strided")
+        for part in module.modules()
+        if hasattr(part, "graph")
+        for node in part.graph.nodes
+    )
 
 
 @dataclass(frozen=True)

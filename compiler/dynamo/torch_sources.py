@@ -139,14 +139,14 @@ def _is_call(node: Any) -> bool:
 
 def _base(node: Any) -> Any:
     """The computed node whose memory a node shows; itself if that is no other's."""
-    while _is_call(node) and (source := _viewed(node)) is not None and _is_call(source):
+    while _is_call(node) and (source := viewed(node)) is not None and _is_call(source):
         if source.meta["val"].dtype != node.meta["val"].dtype:
             break
         node = source
     return node
 
 
-def _viewed(node: Any) -> Any:
+def viewed(node: Any) -> Any:
     """What a node is a view of, or None."""
     maker = node.args[0] if node.target is operator.getitem else node  # one of several views
     schema = getattr(maker.target, "_schema", None)

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.aten import spectra
 from hybridc.compiler.frontends.aten.call import Call, Converter
-from hybridc.compiler.frontends.onnx import spectral
-from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, number, static
+from hybridc.compiler.frontends.onnx.node import Expr, Scope, number, static
 from hybridc.compiler.ir.rewrite import constant
 
 LINEAR = frozenset(
@@ -41,6 +40,7 @@ LINEAR = frozenset(
         "reshape.default",
         "roll.default",
         "select.int",
+        "select_scatter.default",
         "slice.Tensor",
         "slice_scatter.default",
         "split_with_sizes.default",
@@ -186,12 +186,46 @@ def _filled(c: Call) -> Expr:
 
 
 def _product(second: str) -> Converter:
+    """One product: the rows of real parts, and those of imaginary ones, times columns of both."""
+
     def convert(c: Call) -> Expr:
-        (a, b), (x, y), s = _of(c, "self"), _of(c, second), c.scope
-        real = s.subtract(s.matmul(a, x), s.matmul(b, y))
-        return paired(s, real, s.add(s.matmul(a, y), s.matmul(b, x)))
+        s = c.scope
+        if min(c.values[name].dim() for name in ("self", second)) < 2:
+            return _product_of_parts(s, _of(c, "self"), _of(c, second))
+        a, b = (_pairs_of(c, name) for name in ("self", second))
+        (*outer, m, k, _), (*_, n, _) = static(a), static(b)
+        rows = s.reshape(s.permute_dims(a, _moved(a, -1, -3)), [*outer, 2 * m, k])
+        columns = s.reshape(s.permute_dims(b, _moved(b, -1, -2)), [*static(b)[:-2], 2 * n])
+        product = s.matmul(rows, columns)
+        product = s.reshape(product, [*static(product)[:-2], 2, m, 2, n])
+        of_real, of_imaginary = (_at(s, product, -4, part) for part in (0, 1))
+        real = s.subtract(_at(s, of_real, -2, 0), _at(s, of_imaginary, -2, 1))
+        return paired(s, real, s.add(_at(s, of_real, -2, 1), _at(s, of_imaginary, -2, 0)))
 
     return convert
+
+
+def _product_of_parts(s: Scope, one: tuple[Any, Any], two: tuple[Any, Any]) -> Expr:
+    (a, b), (x, y) = one, two
+    real = s.subtract(s.matmul(a, x), s.matmul(b, y))
+    return paired(s, real, s.add(s.matmul(a, y), s.matmul(b, x)))
+
+
+def _pairs_of(c: Call, name: str) -> Expr:
+    return c[name] if name in c.complex else paired(c.scope, *_of(c, name))
+
+
+def _moved(x: Expr, of: int, to: int) -> list[int]:
+    """The order of axes in which one of them has moved."""
+    order = list(range(len(static(x))))
+    order.insert(len(order) + to, order.pop(of))
+    return order
+
+
+def _at(s: Scope, x: Expr, axis: int, place: int) -> Expr:
+    """What lies at one place along an axis."""
+    axis %= len(static(x))
+    return s.squeeze(s.strided_slice(x, [axis], [place], [place + 1]), axis=[axis])
 
 
 def _cast(c: Call) -> Expr:
@@ -203,53 +237,17 @@ def _cast(c: Call) -> Expr:
     return paired(s, s.as_type(real, kind), s.as_type(imaginary, kind))
 
 
-def _fourier(one_sided: bool, to_real: bool) -> Converter:
-    """`_fft_r2c`, `_fft_c2c` and `_fft_c2r`, one axis after another, the last of them first."""
-
-    def convert(c: Call) -> Expr:
-        s, x, axes = c.scope, c["self"], list(c["dim"])
-        x = x if "self" in c.complex else s.expand_dims(x, axis=[len(static(x))])
-        kind, rank = dtype(x), len(static(x))
-        forward = bool(c.arguments.get("forward", not to_real))
-        x = spectral.wide(s, x)
-        half = axes[-1] if axes else None
-        order = axes[::-1] if not to_real else axes
-        for axis in order:
-            length = static(x)[axis % (rank - 1)]
-            moved = spectral.to_front(s, x, axis % (rank - 1), rank)
-            if to_real and axis == half:
-                spectrum = spectral.real_inverse(s, moved, int(c["last_dim_size"]))
-            else:
-                single = one_sided and axis == half and bool(c["onesided"])
-                bins = length // 2 + 1 if single else length
-                spectrum = spectral.transform(s, moved, length, bins, inverse=not forward)
-            x = spectral.to_front(s, spectrum, axis % (rank - 1), rank)
-        scale = _scale(c, forward)
-        x = x if scale == 1 else s.multiply(x, scale)
-        x = s.squeeze(x, axis=[rank - 1]) if to_real else x
-        return s.as_type(x, kind)
-
-    return convert
+def _negated(c: Call) -> Expr:
+    """The imaginary part of a conjugate, which torch negates as it is read."""
+    return c.scope.negative(c["self"])
 
 
-def _scale(c: Call, forward: bool) -> float:
-    """By torch's mode (0 none, 1 by the root, 2 by n), over what the transforms did already."""
-    shape = c.results[0][0] if "last_dim_size" in c.arguments else c.shape()
-    count = float(np.prod([shape[axis] for axis in c["dim"]]))
-    factors: dict[int, float] = {0: 1.0, 1: count**-0.5, 2: 1 / count}
-    wanted = factors.get(int(c["normalization"]))
-    if wanted is None:
-        raise UnsupportedError(f"normalization={c['normalization']}")
-    return wanted if forward else wanted * count
-
-
+CONVERTERS: Mapping[str, Converter] = MappingProxyType({"_neg_view.default": _negated})
 COMPLEX: Mapping[str, Converter] = MappingProxyType(
     {
         "_conj.default": _conjugate,
         "_conj_physical.default": _conjugate,
-        "_fft_c2c.default": _fourier(one_sided=False, to_real=False),
-        "_fft_c2r.default": _fourier(one_sided=False, to_real=True),
-        "_fft_r2c.default": _fourier(one_sided=True, to_real=False),
+        **spectra.TRANSFORMS,
         "_to_copy.default": _cast,
         "abs.default": _abs,
         "add.Tensor": _sum(1),

@@ -38,27 +38,6 @@ def _selected(c: Call) -> Expr:
     return s.take(x, index, axis=c["dim"])
 
 
-def _overwritten(c: Call) -> Expr:
-    """A slice put in the place of what was there."""
-    s, x, axis = c.scope, c["self"], c["dim"] % len(c.shape())
-    size, step = c.shape()[axis], c["step"]
-    places = np.arange(size)[slice(c["start"], c["end"], step)]
-    if not len(places):
-        return x
-    source = c["src"] if dtype(c["src"]) == dtype(x) else s.astype(c["src"], dtype(x))
-    if step != 1:
-        chosen = np.arange(size)
-        chosen[places] = size + np.arange(len(places))
-        both = s.concat([x, source], axis=axis)
-        return s.take(both, constant(chosen, "int64"), axis=axis, mode="clip")
-    first, last = int(places[0]), int(places[-1]) + 1
-    around = [(0, first), (last, size)]
-    before, behind = (
-        [s.strided_slice(x, [axis], [low], [high])] if low < high else [] for low, high in around
-    )
-    return s.concat([*before, source, *behind], axis=axis)
-
-
 def _order(axes: Sequence[int], indexed: int, rest: int) -> list[int]:
     """Axes of places stand where the indexed ones were, if these are neighbours; else in front."""
     order = list(range(indexed + rest))
@@ -169,6 +148,5 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "index.Tensor": _read,
         "index_put.default": _written,
         "index_select.default": _selected,
-        "slice_scatter.default": _overwritten,
     }
 )

@@ -1,4 +1,4 @@
-"""Sampling of volumes at places that a grid gives."""
+"""Sampling of images and volumes at places that a grid gives."""
 
 import itertools
 from collections.abc import Callable, Mapping
@@ -7,9 +7,13 @@ from typing import Any
 
 import torch
 
+from hybridc.compiler.frontends import sampled_images
+from hybridc.compiler.frontends.aten.call import Call, Converter
+from hybridc.compiler.frontends.onnx.node import Expr
+
 Tensor = Any  # torch.Tensor
 
-_NEAREST = 1  # 0 is bilinear
+_BILINEAR, _NEAREST = 0, 1
 _ZEROS, _BORDER = 0, 1  # the third is reflection
 
 
@@ -75,6 +79,37 @@ def _taken(x: Tensor, places: list[Tensor]) -> Tensor:
     return torch.where(inside.unsqueeze(1), found.reshape(shape), 0.0)
 
 
+def _grid_sampler_2d(c: Call) -> Expr:
+    x, grid = c["input"], c["grid"]
+    shapes = (c.shape("input"), c.shape("grid"))
+    size = (shapes[0][2], shapes[0][3])
+    border = c["padding_mode"] == _BORDER
+    form = sampled_images.Grid(size, bool(c["align_corners"]), border, spreads_nan=True)
+    many = shapes[0][1] >= sampled_images.LEAST
+    sampled = sampled_images.by_rows if many else sampled_images.by_pixels
+    return sampled(c.scope, x, grid, shapes, form)
+
+
+def _is_linear(
+    input: Tensor,  # noqa: A002 - torch's name
+    grid: Tensor,
+    interpolation_mode: int,
+    padding_mode: int,
+    align_corners: bool,
+) -> bool:
+    """Whether a grid's sampling is converted whole."""
+    del align_corners
+    linear = interpolation_mode == _BILINEAR and padding_mode in (_ZEROS, _BORDER)
+    return linear and input.dtype == grid.dtype == torch.float32
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {"grid_sampler_2d.default": _grid_sampler_2d}
+)
+# When a converter takes a call; others are written out.
+CONVERTED_WHERE: Mapping[str, Callable[..., bool]] = MappingProxyType(
+    {"grid_sampler_2d.default": _is_linear}
+)
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {"grid_sampler_3d.default": _grid_sampler_3d}
 )

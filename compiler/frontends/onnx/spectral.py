@@ -100,30 +100,35 @@ def _factor(length: int) -> int:
     return next(n for n in range(math.isqrt(length), 0, -1) if length % n == 0)
 
 
-def _by_factors(s: Expr, x: Expr, factors: tuple[int, int], bins: int, inverse: bool) -> Expr:
+def _by_factors(  # noqa: PLR0913, PLR0917 - what a transform is made of
+    s: Expr, x: Expr, factors: tuple[int, int], bins: int, inverse: bool, parts: int = 2
+) -> Expr:
     """Transforms of the one factor's length, and then of the other's (Cooley and Tukey).
 
     Number `n = b first + c` and bin `k = p + a q`, of lengths `a` and `b`, have the turn
-    `n k / ab = first p / a + c (p + a q) / ab`: a matrix for all, and then one for each `p`.
+    `n k / ab = first p / a + c (p + a q) / ab`: a matrix for all, and then one for each `p`.  Of
+    the bins both `parts` are given, or the real one alone.
     """
-    (a, b), (*outer, extent, parts) = factors, static(x)
+    (a, b), (*outer, extent, given) = factors, static(x)
     length, rows = a * b, math.prod(outer)
-    x = s.reshape(_cut(s, x, min(extent, length)), [rows, min(extent, length), parts])
-    if extent < length:
-        x = s.nn.pad(x, [0, 0, 0, length - extent, 0, 0])
-    x = s.permute_dims(s.reshape(x, [rows, a, b, parts]), [0, 2, 1, 3])
-    turn = _turns(a, a, a)
+    used = -(-min(extent, length) // b)  # behind these numbers all are zero
+    x = s.reshape(_cut(s, x, min(extent, length)), [rows, min(extent, length), given])
+    if extent < used * b:
+        x = s.nn.pad(x, [0, 0, 0, used * b - extent, 0, 0])
+    x = s.permute_dims(s.reshape(x, [rows, used, b, given]), [0, 2, 1, 3])
+    turn = _turns(used, a, a)
     inner = _complex(turn if inverse else turn.conj())
-    inner = inner.reshape(a, 2, 2 * a)[:, :parts].reshape(a * parts, 2 * a)
+    inner = inner.reshape(used, 2, 2 * a)[:, :given].reshape(used * given, 2 * a)
     x = s.reshape(_times(s, _flat(s, x), inner), [rows, b, a, 2])
     x = s.reshape(s.permute_dims(x, [2, 0, 1, 3]), [a, rows, 2 * b])
     columns = -(-bins // a)
     turn = _turns(b, a * columns, length)
     turn = turn / length if inverse else turn.conj()
-    matrices = np.stack([_complex(turn[:, p::a]) for p in range(a)])
-    spectrum = s.reshape(s.matmul(x, constant(matrices, dtype(x))), [a, rows, columns, 2])
-    spectrum = s.reshape(s.permute_dims(spectrum, [1, 2, 0, 3]), [rows, columns * a, 2])
-    return s.reshape(_cut(s, spectrum, bins), [*outer, bins, 2])
+    matrices = np.stack([_complex(turn[:, p::a]) for p in range(a)])[..., :: 3 - parts]
+    product = s.matmul(x, constant(np.ascontiguousarray(matrices), dtype(x)))
+    spectrum = s.permute_dims(s.reshape(product, [a, rows, columns, parts]), [1, 2, 0, 3])
+    spectrum = s.reshape(spectrum, [rows, columns * a, parts])
+    return s.reshape(_cut(s, spectrum, bins), [*outer, bins, parts])
 
 
 def _complex(turn: Array) -> Array:
@@ -132,18 +137,59 @@ def _complex(turn: Array) -> Array:
     return pairs.reshape(2 * len(turn), -1)
 
 
-def real_inverse(s: Expr, x: Expr, length: int) -> Expr:
-    """One half of a spectrum to real numbers; the other half is its conjugate."""
+def partial(  # noqa: PLR0913, PLR0917 - what a transform is made of
+    s: Expr, x: Expr, length: int, places: Array, bins: Array, inverse: bool
+) -> Expr:
+    """`[..., places, 1 or 2]` to `[..., bins, 2]`: zeros at all other places, and no other bins."""
+    parts = static(x)[-1]
+    turn = _turn(places, bins, length)
+    turn = turn / length if inverse else turn.conj()
+    matrix = _alternating(turn) if parts == 1 else _complex(turn)
+    return _pairs(s, _times(s, _flat(s, x), matrix), len(bins))
+
+
+def is_worth_less(length: int, places: int, bins: int) -> bool:
+    """Whether one product of so many places and bins takes less than the whole transform.
+
+    That takes `length (a + b)` products by factors a and b, and as long as three times as many for
+    the transposes between them.
+    """
+    whole = length * length
+    if (first := _factor(length)) > 1:
+        whole = 4 * length * (first + length // first)
+    return places * bins < min(whole, _WHOLE**2)
+
+
+def real_inverse(
+    s: Expr, x: Expr, length: int, places: Array | None = None, wanted: int | None = None
+) -> Expr:
+    """One half of a spectrum to real numbers; the other half is its conjugate.
+
+    The bins given are those at `places`, in rising order; all others are zero.  Of the numbers the
+    first `wanted` are computed.
+    """
     extent, parts = static(x)[-2:]
-    used = min(extent, length // 2 + 1)
-    twice = np.where((np.arange(used) == 0) | (2 * np.arange(used) == length), 1.0, 2.0) / length
-    turn = _turns(used, length, length) * twice[:, None]
-    matrix = np.stack([turn.real, -turn.imag], axis=1)[:, :parts].reshape(used * parts, length)
-    signal = _times(s, _flat(s, _cut(s, x, used)), matrix)
+    places = np.arange(extent) if places is None else places
+    places = places[: int(np.searchsorted(places, length // 2 + 1))]
+    wanted, used = length if wanted is None else wanted, len(places)
+    twice = np.where((places == 0) | (2 * places == length), 1.0, 2.0)
+    x = _cut(s, x, used)
+    first = _factor(length)
+    if first > 1 and places[-1] + 1 == used and not is_worth_less(length, used, wanted):
+        x = s.multiply(x, constant(twice[:, None], dtype(x)))
+        return _by_factors(s, x, (first, length // first), wanted, inverse=True, parts=1)
+    turn = _turn(places, np.arange(wanted), length) * twice[:, None] / length
+    matrix = np.stack([turn.real, -turn.imag], axis=1)[:, :parts].reshape(used * parts, wanted)
+    signal = _times(s, _flat(s, x), matrix)
     return s.expand_dims(signal, [len(static(signal))])
 
 
 def _turns(rows: int, columns: int, length: int) -> Array:
+    """`exp(2 pi i row column / length)` for the first rows and columns."""
+    return _turn(np.arange(rows), np.arange(columns), length)
+
+
+def _turn(rows: Array, columns: Array, length: int) -> Array:
     """`exp(2 pi i row column / length)`, with ones and zeros where quarters of a turn have them.
 
     Else the imaginary part of what is real would be a rounding, and its angle as well -pi as pi.
@@ -152,7 +198,7 @@ def _turns(rows: int, columns: int, length: int) -> Array:
     circle = np.exp(2j * np.pi * steps / length)
     quarter = 4 * steps % length == 0
     circle[quarter] = circle[quarter].round()
-    turns: Array = circle[np.outer(np.arange(rows), np.arange(columns)) % length]
+    turns: Array = circle[np.outer(rows, columns) % length]
     return turns
 
 

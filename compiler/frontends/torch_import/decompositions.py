@@ -68,8 +68,29 @@ def for_relax(exported: Any, importable: Collection[str], converted: Collection[
     }
     kept = {target for target in table if _is_one_of(target, converted)}
     wanted = {target: function for target, function in table.items() if target not in kept}
+    for target in kept:
+        if (takes := _taken_where().get(target.__name__)) is not None:
+            wanted[target] = _where_not(takes, table[target])
     with torch.no_grad():
         return assertions.without(exported.run_decompositions(wanted))
+
+
+@cache
+def _taken_where() -> Mapping[str, Callable[..., bool]]:
+    """When calls are converted, of operators of which not all are: the tables `CONVERTED_WHERE`."""
+    found: dict[str, Callable[..., bool]] = {}
+    for module in families():
+        found.update(getattr(module, "CONVERTED_WHERE", {}))
+    return MappingProxyType(found)
+
+
+def _where_not(takes: Callable[..., bool], function: Callable[..., Any]) -> Callable[..., Any]:
+    """A decomposition of the calls that no converter takes."""
+
+    def written_out(*args: Any, **kwargs: Any) -> Any:
+        return NotImplemented if takes(*args, **kwargs) else function(*args, **kwargs)
+
+    return written_out
 
 
 def _is_one_of(target: Overload, names: Collection[str]) -> bool:
@@ -100,6 +121,14 @@ def _of_libraries(exported: Any) -> Table:
     for module in families():
         known |= getattr(module, "DECOMPOSITIONS_OF_LIBRARIES", {})
     return {target: known[str(target)] for target in _targets(exported) if str(target) in known}
+
+
+def is_of_known_library(target: Overload) -> bool:
+    """Whether an operator that another library than torch defines can be imported."""
+    named = any(
+        str(target) in getattr(module, "DECOMPOSITIONS_OF_LIBRARIES", {}) for module in families()
+    )
+    return named or target in _all() or bool(_exporter().is_registered(target))
 
 
 def families() -> Iterator[Any]:

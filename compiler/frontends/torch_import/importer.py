@@ -5,7 +5,6 @@ go on as a wrong answer.  What is the same at each call is computed by torch.
 """
 
 import contextlib
-import operator
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
@@ -22,13 +21,13 @@ from hybridc.compiler.errors import ModelError, UnsupportedError
 from hybridc.compiler.frontends.aten import complex  # noqa: A004 - the numbers
 from hybridc.compiler.frontends.aten.call import Call, Converter, part_of, sizes
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
-from hybridc.compiler.frontends.torch_import import decompositions
+from hybridc.compiler.frontends.torch_import import decompositions, node_results
+from hybridc.compiler.frontends.torch_import.partial_spectra import Spectra
 from hybridc.compiler.frontends.torch_import.values import argument_values, draws
+from hybridc.compiler.frontends.torch_import.written_slices import Writes
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.ir.rewrite import constant
 
-# Larger tensors that are the same at each call are left to the compiler's own folding.
-_LIMIT_BYTES = 2**20
 # What TVM's own converters compute wrongly, and torch can write otherwise.
 _MISREAD = frozenset(
     {
@@ -61,6 +60,7 @@ class Importer(ExportedProgramImporter):
     def __init__(self) -> None:
         super().__init__()
         self._same: dict[Any, Any] = {}  # results that are the same at each call, as torch has them
+        self._spectra, self._writes = Spectra(()), Writes(())
 
     @staticmethod
     def _convert_pytorch_tensor_to_tvm(tensor_value: Any) -> Any:
@@ -92,6 +92,7 @@ class Importer(ExportedProgramImporter):
         self, graph_module: Any, nodes: Any, inputs_vars: Any, custom_ops: Any = None
     ) -> Any:
         """Import the nodes in their order; returns the outputs."""
+        self._spectra, self._writes = Spectra(nodes), Writes(nodes)
         for node in nodes:
             if node.op == "placeholder" and node.name in inputs_vars:
                 self.env[node] = inputs_vars[node.name]
@@ -106,17 +107,23 @@ class Importer(ExportedProgramImporter):
     def _imported(self, node: Any) -> Expr:
         """A node's result, of the type that torch gives it.  Raises ModelError."""
         if node.target is torch.ops.higher_order.with_effects:
-            return _only_checks(node)
-        if (value := _empty(node)) is not None:
+            return node_results.only_checks(node)
+        if (value := node_results.empty(node)) is not None:
             return tree_map(_constant, value)
         if (value := self._evaluated(node)) is not None:
             self._same[node] = value
             return tree_map(_constant, value)
         if draws(node.target):
             raise ModelError(f"operator {str(node.target)!r} draws random numbers")
-        if _complex(node):
-            return self._checked(self._of_complex(node), node)
-        return self._checked(self._of_real(node), node)
+        if self._spectra.holds(node):
+            return self._in_part(node)
+        return self._checked((self._of_complex if _complex(node) else self._of_real)(node), node)
+
+    def _in_part(self, node: Any) -> Expr:
+        """A Fourier transform of which not all is computed, or a slice of one."""
+        if node in self._spectra.parts:
+            return self._by(complex.COMPLEX[node.target.__name__], node)
+        return self._spectra.part(Scope(self.block_builder), node, self.env)
 
     def _of_real(self, node: Any) -> Expr:
         name = node.target.__name__
@@ -164,8 +171,11 @@ class Importer(ExportedProgramImporter):
         """The result by a converter of ours."""
         arguments, value = self._bound(node), node.meta["val"]
         scope, values = Scope(self.block_builder), argument_values(node)
+        arguments = {**arguments, **self._spectra.arguments(scope, node, self.env)}
+        arguments |= self._writes.arguments(node, self.env)
         pairs = frozenset(name for name, v in values.items() if v.is_complex())
-        call = Call(str(node.target), arguments, value, scope, pairs, values, _used(node))
+        used = node_results.used(node)
+        call = Call(str(node.target), arguments, value, scope, pairs, values, used)
         try:
             result = converter(call)
         except UnsupportedError as error:
@@ -191,9 +201,11 @@ class Importer(ExportedProgramImporter):
     def _evaluated(self, node: Any) -> Any:
         """What torch computes of a node that reads nothing but constants; None for others."""
         target, inputs = node.target, node.all_input_nodes
-        if not isinstance(target, torch._ops.OpOverload) or _uncertain(target):  # pyright: ignore[reportPrivateUsage]
+        if not isinstance(target, torch._ops.OpOverload) or node_results.uncertain(target):  # pyright: ignore[reportPrivateUsage]
             return None
-        if any(each not in self._same for each in inputs) or not _small(node.meta.get("val")):
+        if any(each not in self._same for each in inputs):
+            return None
+        if not node_results.small(node.meta.get("val")):
             return None
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self._same.__getitem__)
         with torch.no_grad():
@@ -251,50 +263,3 @@ def _complex(node: Any) -> bool:
     """Whether a node reads or gives complex numbers, which TVM's converters know nothing of."""
     values = [each.meta.get("val") for each in (node, *node.all_input_nodes)]
     return any(isinstance(v, torch.Tensor) and v.is_complex() for v in tree_leaves(values))
-
-
-def _empty(node: Any) -> Any:
-    """Tensors without elements, where a node gives nothing else; None for others."""
-    value = node.meta.get("val")
-    tensors = tree_leaves(value)
-    if not tensors or not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
-        return None
-    if any(tensor.numel() != 0 for tensor in tensors):
-        return None
-    zeros = tree_map(lambda t: torch.zeros(sizes(t), dtype=t.dtype), value)
-    return tuple(zeros) if isinstance(zeros, list) else zeros
-
-
-def _used(node: Any) -> frozenset[int]:
-    """The results of a node that something reads; an output may read all."""
-    read = {user.args[1] for user in node.users if user.target is operator.getitem}
-    whole = any(user.target is not operator.getitem for user in node.users)
-    return frozenset(read | (set(range(8)) if whole else set()))
-
-
-def _only_checks(node: Any) -> tuple[None, None]:
-    """Nothing, for what only looks whether a matrix has factors.  Raises ModelError for others."""
-    if node.args[1] is not torch.ops.aten._linalg_check_errors.default:
-        raise ModelError(f"operator {str(node.args[1])!r} is not supported")
-    return None, None
-
-
-def _uncertain(target: Any) -> bool:
-    """Whether an operator draws numbers, leaves memory as it is, or does something besides."""
-    return (
-        torch.Tag.nondeterministic_seeded in target.tags
-        or target.namespace != "aten"
-        or target._schema.is_mutable
-        or "empty" in target.__name__
-        or not target._schema.returns
-    )
-
-
-def _small(value: Any) -> bool:
-    """Whether results are tensors of static shapes and common types, and of few bytes."""
-    tensors = tree_leaves(value)
-    if not tensors or not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
-        return False
-    static_sizes = all(isinstance(n, int) for tensor in tensors for n in tensor.shape)
-    known = all(tensor.dtype not in (torch.bfloat16, torch.complex32) for tensor in tensors)
-    return known and static_sizes and sum(t.nbytes for t in tensors) <= _LIMIT_BYTES
