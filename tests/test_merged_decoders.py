@@ -1,16 +1,20 @@
 """Graphs between which an input chooses, as exporters merge decoders, against ONNX Runtime."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from merged_decoders import SWITCH, feed, merged
 from onnx_models import noise
 
 from hybridc.compiler import driver, frontend
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.assurance.open_answers import References
+from hybridc.compiler.assurance.recheck import recheck
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.dims import Dim
 from hybridc.compiler.errors import InputError
@@ -64,6 +68,7 @@ def test_each_branch_is_compared_at_sizes_that_make_sense_to_it() -> None:
     assert f"where {SWITCH} is false: sizes that stay open" in notes
     assert "new is past + new" in notes  # where nothing is behind others
     others = (Dim(f"present_cross_{axis}", low=0) for axis in (0, 2))
+    assert [str(size) for size in model.outputs[0].shape] == ["batch", "1", "new", "4"]
     assert model.outputs[2].shape == (next(others), 1, next(others), 4)
     sized = References().of(model, 0)
     asked = [bool(each.feeds[0][SWITCH][0]) for each in sized]
@@ -72,6 +77,15 @@ def test_each_branch_is_compared_at_sizes_that_make_sense_to_it() -> None:
         shapes = {name: array.shape for name, array in each.feeds[0].items()}
         earlier = shapes["past"][2] if on else 0
         assert shapes["mask"][2] == shapes["x"][2] + earlier
+
+
+def test_an_artifact_is_held_against_its_model_again(tmp_path: Path) -> None:
+    onnx.save(merged(), tmp_path / "merged.onnx")
+    compiled().artifact.save(tmp_path / "merged.hyb")
+    artifact = Artifact.load(tmp_path / "merged.hyb")
+    found = recheck(artifact, tmp_path / "merged.onnx")
+    assert found.holds
+    assert {each.output for each in found.examined.agreement} == {"y", "present", "present_cross"}
 
 
 def test_fixed_sizes_need_no_region() -> None:

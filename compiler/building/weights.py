@@ -129,7 +129,7 @@ class _Passing(PyExprMutator):
 
     def visit_call_(self, op: Any) -> Any:
         """Calls of one of these functions have one more argument."""
-        called = getattr(op.op, "name_hint", None) if isinstance(op.op, tvm.ir.GlobalVar) else None
+        called = str(op.op.name_hint) if isinstance(op.op, tvm.ir.GlobalVar) else ""
         if called not in self._parts:
             return super().visit_call_(op)
         arguments = [*map(self.visit_expr, op.args), self._given]

@@ -84,7 +84,7 @@ def _switched_model(
         name=file.name,
         module=switched.joined(branches, inputs, switch),
         inputs=inputs,
-        outputs=_outputs(file, switched.outputs_of(every, names)),
+        outputs=_outputs(file, switched.outputs_of(every, names, inputs)),
         reference=OnnxReference(source),
         notes=(f"imported from ONNX, opset {opset_of(file.proto)}", *told),
         ways=switched.ways(branches, inputs, switch),

@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 
-from hybridc.compiler.dims import Dim, Shape
+from hybridc.compiler.dims import Shape, fixed, is_open
 from hybridc.compiler.frontends.onnx_graph import open_axes, static_inputs
 from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, copied
@@ -21,12 +21,12 @@ def switch_of(graph: Proto, shapes: Mapping[str, Shape]) -> str | None:
 
     The graph is folded, so that what is asked follows from the input by few operators, if it does.
     """
-    choices = {value.name for value in graph.input if _chooses(value, shapes)}
+    choices = {str(value.name) for value in graph.input if _chooses(value, shapes)}
     constants = {tensor.name for tensor in graph.initializer}
-    origins = {name: name for name in choices}
+    origins: dict[str, str] = {name: name for name in choices}
     for node in graph.node:
         if node.op_type == "If" and node.input[0] in origins:
-            return origins[node.input[0]]
+            return origins[str(node.input[0])]
         read = {name for name in node.input if name} - constants
         found = {origins.get(name, "") for name in read}
         if len(found) == 1 and "" not in found:
@@ -39,14 +39,14 @@ def _chooses(value: Proto, shapes: Mapping[str, Shape]) -> bool:
     import onnx
 
     shape = shapes.get(value.name)
-    known = shape is not None and not any(isinstance(size, Dim) for size in shape)
-    kind = value.type.tensor_type.elem_type
-    return known and kind == onnx.TensorProto.BOOL and prod(shape or ()) == 1
+    if shape is None or value.type.tensor_type.elem_type != onnx.TensorProto.BOOL:
+        return False
+    return not is_open(shape) and prod(fixed(shape, {})) == 1
 
 
 def with_value(file: OnnxFile, name: str, shape: Shape, value: bool) -> OnnxFile:
     """The file in which an input has this value at each call."""
-    array = np.full([int(size) for size in shape if isinstance(size, int)], value)
+    array = np.full(fixed(shape, {}), value)
     return replace(file, proto=static_inputs.fixed(file.proto, {name: array}))
 
 

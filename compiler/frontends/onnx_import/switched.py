@@ -165,14 +165,23 @@ def inputs_of(
 def ways(
     branches: Mapping[bool, Branch], inputs: Sequence[TensorSpec], switch: str
 ) -> tuple[tuple[TensorSpec, ...], ...]:
-    """The inputs with which each branch is computed."""
+    """The inputs with which each branch is computed; what it does not read has one size alone."""
     found: list[tuple[TensorSpec, ...]] = []
     for value, each in branches.items():
         own = {spec.name: spec for spec in each.inputs}
-        chosen = {spec.name: replace(spec, span=(int(value),) * 2) for spec in inputs}
-        own[switch] = chosen[switch]
-        found.append(tuple(own.get(spec.name, spec) for spec in inputs))
+        ignored = {spec.name: _least(spec, each.dims) for spec in inputs}
+        ignored[switch] = replace(ignored[switch], span=(int(value),) * 2)
+        found.append(tuple(own.get(spec.name, ignored[spec.name]) for spec in inputs))
     return tuple(found)
+
+
+def _least(spec: TensorSpec, known: Mapping[str, Dim]) -> TensorSpec:
+    """An input as small as it can be, but for sizes that are known, and not empty."""
+    shape = (
+        size.above(max(size.low, 1)) if isinstance(size, Dim) and size.name not in known else size
+        for size in spec.shape
+    )
+    return replace(spec, shape=tuple(shape))
 
 
 def _within(one: Dim, other: Dim) -> Dim:
@@ -183,23 +192,40 @@ def _within(one: Dim, other: Dim) -> Dim:
     return checked(replace(dim, usual=one.usual) if dim.admits(one.usual or 0) else dim)
 
 
-def outputs_of(branches: Sequence[Branch], names: list[str]) -> tuple[TensorSpec, ...]:
+def outputs_of(
+    branches: Sequence[Branch], names: list[str], inputs: Sequence[TensorSpec]
+) -> tuple[TensorSpec, ...]:
     """What the whole gives: a size that is not the same in all branches is open.
 
     Raises ModelError where an output has another type or rank in one branch.
     """
-    made = [output_specs(branch.module, names, branch.dims) for branch in branches]
-    return tuple(_same(specs) for specs in zip(*made, strict=True))
+    known = {d.name: d for spec in inputs for d in spec.shape if isinstance(d, Dim)}
+    made = [_named_alike(output_specs(b.module, names, b.dims), b) for b in branches]
+    return tuple(_same(specs, known) for specs in zip(*made, strict=True))
 
 
-def _same(specs: Sequence[TensorSpec]) -> TensorSpec:
+def _named_alike(specs: Sequence[TensorSpec], branch: Branch) -> list[TensorSpec]:
+    """Outputs with the name in the inputs of a size that others alone tell."""
+    sizes = (size for spec in branch.inputs for size in spec.shape if isinstance(size, Dim))
+    first = {size.parts[0]: size.name for size in sizes if len(size.parts) == 1 and not size.plus}
+
+    def of(size: Size) -> Size:
+        return Dim(first.get(size.name, size.name)) if isinstance(size, Dim) else size
+
+    return [replace(spec, shape=tuple(map(of, spec.shape))) for spec in specs]
+
+
+def _same(specs: Sequence[TensorSpec], known: Mapping[str, Dim]) -> TensorSpec:
+    """An output as all branches give it."""
     first = specs[0]
     if len({(spec.dtype, len(spec.shape)) for spec in specs}) > 1:
         told = " and ".join(spec.describe() for spec in specs)
         raise ModelError(f"an output is of one kind in each branch, not {told}")
+
+    def of(axis: int, sizes: Sequence[Size]) -> Size:
+        if len(set(map(str, sizes))) > 1:
+            return Dim(f"{first.name}_{axis}", low=0)
+        return known.get(str(sizes[0]), sizes[0])
+
     sizes = zip(*(spec.shape for spec in specs), strict=True)
-    shape = tuple(
-        each[0] if len(set(map(str, each))) == 1 else Dim(f"{first.name}_{axis}", low=0)
-        for axis, each in enumerate(sizes)
-    )
-    return replace(first, shape=shape)
+    return replace(first, shape=tuple(of(*each) for each in enumerate(sizes)))
