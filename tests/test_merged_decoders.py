@@ -57,7 +57,9 @@ def test_weights_of_both_graphs_are_held_once() -> None:
 def test_sizes_that_a_branch_does_not_take_are_one_error() -> None:
     for on, columns in [(True, 5), (False, 9)]:
         given = feed(on, 2, 4, 3, 6) | {"mask": noise(2, 1, columns)}
-        with pytest.raises(InputError, match="sizes of inputs do not fit each other"):
+        with pytest.raises(
+            InputError, match=r"do not fit each other in the branch.*: those of '\w+' are"
+        ):
             compiled().run(None, given)
     agrees(compiled(), merged(), feed(on=True, batch=2, new=4, past=3, coded=6))
 

@@ -28,8 +28,8 @@ from hybridc.compiler.runtime.tensors import Tensor, to_tensor
 _ENTRY = "vm_load_executable"  # what TVM's virtual machine calls first of a library
 # How it says of `main` that its arguments are others than those it was compiled for.
 _REFUSALS = ("ErrorContext(fn=main, loc=param[", "Invoking function main expects")
-# The same of the branch that an input chooses, with the sizes that it compares.
-_BRANCH = re.compile(r"ErrorContext\(fn=branch_(true|false), .*")
+# The same of the branch that an input chooses.
+_BRANCH = re.compile(r"ErrorContext\(fn=branch_(?:true|false), loc=param\[\d+\], param=([^,]+),")
 
 
 def path_of(artifact: Any) -> str | Path:
@@ -114,7 +114,10 @@ def refused(artifact: Artifact, error: Exception) -> HybridcError | None:
     A branch that an input chooses may take fewer sizes than there are.
     """
     if found := _BRANCH.search(str(error)):
-        return InputError(f"the sizes of inputs do not fit each other: {found[0][:200]}")
+        return InputError(
+            "the sizes of inputs do not fit each other in the branch that is chosen: those of "
+            f"{found[1]!r} are others than the rest implies"
+        )
     return mismatch(artifact) if any(text in str(error) for text in _REFUSALS) else None
 
 
