@@ -196,6 +196,8 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     scratch.sweep()
     options = cascade.timed(plan.options)
     plan = replace(plan, options=options)
+    if model.ways and plan.target.gpu is not None:
+        raise InputError("an input chooses between branches of this model: it runs on CPUs alone")
     compared = options.verify != "off" or bool(options.contract.min_accuracy)
     if compared:
         _check_room(model)

@@ -121,7 +121,8 @@ class Model:
     the right answer from a feed by input name.  `notes` tell how the model came in.  `regions` are
     the parts that `main` calls by name and ONNX Runtime computes.  `examples` are inputs that the
     model came with, which make sense to it as random ones may not.  `road` is the way in, where
-    another may exist.
+    another may exist.  Where an input chooses between branches, `ways` has the inputs of each, with
+    the sizes that make sense to it.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Model:
     regions: tuple[Region, ...] = ()
     examples: tuple[Feed, ...] = ()
     road: str = ""
+    ways: tuple[tuple[TensorSpec, ...], ...] = ()
 
 
 def open_dims(specs: Sequence[TensorSpec]) -> dict[str, dims.Dim]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tvm import relax
 
 from hybridc.compiler.artifacts.weights import DTYPES, decode, encode
-from hybridc.compiler.building import build
+from hybridc.compiler.building import weights
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.model import Array
 
@@ -97,7 +97,7 @@ def test_equal_constants_are_stored_once() -> None:
     with builder.function("main", [x]):
         terms = [relax.const(tvm.runtime.tensor(each)) for each in (given, *others)]
         builder.emit_func_output(builder.emit(relax.Tuple([x, *terms])))
-    _, arrays = build.lift_weights(builder.finalize())
+    _, arrays = weights.lift_weights(builder.finalize())
     assert [str(each.dtype) for each in arrays.values()] == ["float32", "float32", "int32"]
     np.testing.assert_array_equal(arrays["w0"].view("int32"), given.view("int32"))
     np.testing.assert_array_equal(arrays["w1"].view("int32"), others[1].view("int32"))
@@ -109,15 +109,15 @@ def test_each_constant_is_read_in_full_once_at_most(
 ) -> None:
     """Small whole numbers differ where they are sampled; what differs elsewhere is read once."""
     read: list[int] = []
-    builds: Any = build
-    digest = builds._digest
+    module: Any = weights
+    digest = module._digest
 
     def noted(data: Array) -> bytes:
         read.append(data.size)
         found: bytes = digest(data)
         return found
 
-    monkeypatch.setattr(builds, "_digest", noted)
+    monkeypatch.setattr(module, "_digest", noted)
     given = [np.zeros(2**16, np.float32) for _ in range(12)]
     for i, array in enumerate(given):
         array[slice(0, None, 2) if many else -2] = i + 1
@@ -125,6 +125,6 @@ def test_each_constant_is_read_in_full_once_at_most(
     with builder.function("main", []):
         terms = [relax.const(tvm.runtime.tensor(each)) for each in (*given, given[3])]
         builder.emit_func_output(relax.Tuple(terms))
-    _, arrays = build.lift_weights(builder.finalize())
+    _, arrays = weights.lift_weights(builder.finalize())
     np.testing.assert_array_equal(list(arrays.values()), given)
     assert len(read) == (2 if many else 13)

@@ -8,12 +8,13 @@ from typing import Any
 
 from hybridc.compiler import dims, frontend
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends import onnx_model
 from hybridc.compiler.frontends.onnx_graph import open_axes
 from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, read
+from hybridc.compiler.frontends.onnx_graph.value_specs import dtype_of
 from hybridc.compiler.frontends.onnx_graph.writer import opset_of
 from hybridc.compiler.frontends.onnx_import import flops, operators, value_types
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, static_shape
+from hybridc.compiler.frontends.onnx_import.preparation import prepare
 from hybridc.compiler.model import OpaqueSpec, open_dims, summary
 
 # Tensors of these types are indices, shapes and masks, not learnt.
@@ -78,7 +79,7 @@ def _static(file: OnnxFile, shapes: Mapping[str, Any]) -> tuple[StaticGraph | No
         return None, str(error)
     opened = dims.named(bound.values())
     reason = f"open sizes: {', '.join(opened)}; operations are counted for fixed ones (--shape)"
-    return onnx_model.prepare(file, bound), reason if opened else None
+    return prepare(file, bound), reason if opened else None
 
 
 def _flops(static: StaticGraph | None, reason: str | None) -> tuple[int | None, str | None]:
@@ -121,7 +122,7 @@ def _tensor(value: Proto, static: StaticGraph | None) -> dict[str, Any]:
         shape = open_axes.axes(value)
     return {
         "name": value.name,
-        "dtype": onnx_model.dtype_of(value),
+        "dtype": dtype_of(value),
         "shape": None if shape is None else list(shape),
     }
 

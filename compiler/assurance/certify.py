@@ -169,7 +169,7 @@ def _agreement(
     check = terms.time_budget.check
     found = answers.compare(trial.model, trial.feeds, trial.wanted, got, terms.how, check)
     sized: Sequence[Sized] = ()
-    if open_dims(trial.model.inputs):
+    if open_dims(trial.model.inputs) or trial.model.ways:
         sized = trial.references.of(trial.model, terms.seed)
         compared = open_answers.compare(session, trial.model, sized, terms.how, check)
         found = open_answers.worst(found, compared)

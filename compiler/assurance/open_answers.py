@@ -1,8 +1,8 @@
 """Answers of a model with open sizes, compared with its reference at several sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -41,15 +41,22 @@ class References:
         There are several samples of sizes at which an output has few elements.
         """
         if not self.found:
-            found = open_dims(model.inputs)
-
-            def affordable(sizes: dims.Sizes) -> bool:
-                return sum(prod(s.at(sizes).fixed) for s in model.inputs) <= _MOST_ELEMENTS
-
-            self.found += [_near(model, seed, sizes) for sizes in trial_sizes.trials(found)]
-            for ladder in trial_sizes.large(found, affordable):
-                self.found += _first_that_runs(model, seed, ladder)
+            for inputs in model.ways or (model.inputs,):
+                self.found += _of(replace(model, inputs=inputs), seed)
         return self.found
+
+
+def _of(model: Model, seed: int) -> Iterator[Sized]:
+    """One way to call the model at sizes of its own."""
+    found = open_dims(model.inputs)
+
+    def affordable(sizes: dims.Sizes) -> bool:
+        return sum(prod(s.at(sizes).fixed) for s in model.inputs) <= _MOST_ELEMENTS
+
+    for sizes in trial_sizes.trials(found):
+        yield _near(model, seed, sizes)
+    for ladder in trial_sizes.large(found, affordable):
+        yield from _first_that_runs(model, seed, ladder)
 
 
 def _near(model: Model, seed: int, sizes: dims.Sizes) -> Sized:

@@ -1,18 +1,14 @@
 """From a scheduled module to a shared library and the weights that it runs on."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tvm
-from blake3 import blake3
 from tvm import relax, tirx
 from tvm.ir.transform import Sequential, module_pass
-from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.runtime import Executable
 from tvm_ffi import structural_map
 
@@ -21,6 +17,7 @@ from hybridc.compiler.aot.join import join
 from hybridc.compiler.aot.parts import is_part
 from hybridc.compiler.building import inlining, link
 from hybridc.compiler.building.stack import TIR_PIPELINE
+from hybridc.compiler.building.weights import lift_weights
 from hybridc.compiler.cuda import launches, resources, toolchain
 from hybridc.compiler.cuda.resources import Usage
 from hybridc.compiler.cuda.toolchain import Compiled
@@ -30,14 +27,11 @@ from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.ir.rewrite import updated
 from hybridc.compiler.model import Array
-from hybridc.compiler.runtime import tensors
 from hybridc.compiler.target import Target
 
 # What kernels may assume of their arguments' addresses, in bytes: what numpy's arrays have.
 # Vectors off their own boundary cost little where they come from memory; a copied input costs much.
 ALIGNMENT = 16
-# Bytes that tell most weights of the same shape apart: a digest of 400 MB takes 0.1 s (Zen 4).
-_SAMPLED = 256
 
 
 @dataclass(frozen=True)
@@ -187,83 +181,6 @@ def _aligned(func: PrimFunc) -> PrimFunc:
     body = structural_map(func.body, (tvm.ir.Var, lambda var: buffers.get(var, var)))
     params = [buffers.get(param, param) for param in func.params]
     return tirx.PrimFunc(params, body, func.ret_type, func.attrs, func.span)
-
-
-def lift_weights(module: IRModule) -> tuple[IRModule, dict[str, Array]]:
-    """Make each constant of `main` an element of one more parameter, a tuple.
-
-    Code and weights then lie in separate members of an artifact, and the weights can be mapped
-    from the file instead of being copied.
-    """
-    lifter = _Lifter(module)
-    main = lifter.visit_expr(module["main"])
-    weights = relax.Var("weights", relax.TupleType(lifter.infos))
-    body = lifter.bind(main.body, weights)
-    lifted = relax.Function([*main.params, weights], body, main.ret_ty, main.is_pure)
-    module = module.clone()
-    module["main"] = lifted.with_attr("global_symbol", "main")
-    return module, lifter.arrays
-
-
-@mutator
-class _Lifter(PyExprMutator):
-    """Replaces each constant by a variable; equal constants share one.
-
-    A weight that each step of a sequence packs is as many tensors, which no cache would hold.
-    """
-
-    def __init__(self, module: IRModule) -> None:
-        super().__init__(module)
-        self.arrays: dict[str, Array] = {}
-        self.infos: list[Any] = []
-        self._vars: list[Any] = []
-        self._seen: dict[int, int] = {}
-        # The arrays of each sample, by digest; the first has none until there is a second.
-        self._alike: dict[Any, dict[bytes, int]] = defaultdict(dict)
-
-    def visit_generic_const_(self, op: Any) -> Any:
-        """Number the tensors in the order in which they are met; types and strings stay."""
-        if not isinstance(op.value, tvm.runtime.Tensor):
-            return op
-        key = hash(op.value)
-        if key not in self._seen:
-            self._seen[key] = self._number(tensors.view(op.value), op.ty)
-        return self._vars[self._seen[key]]
-
-    def _number(self, array: Array, kind: Any) -> int:
-        """The number of an array of these bytes, which is new unless there is one already."""
-        data = _bytes(array)
-        # An odd step meets every byte of an element: the lowest of small whole numbers are all 0.
-        few = data[:: data.size // _SAMPLED | 1].tobytes()
-        alike = self._alike[(array.shape, str(array.dtype), few)]
-        if b"" in alike:
-            first = alike.pop(b"")
-            alike[_digest(_bytes(self.arrays[f"w{first}"]))] = first
-        digest = _digest(data) if alike else b""
-        if digest in alike:
-            return alike[digest]
-        index, name = len(self._vars), f"w{len(self._vars)}"
-        alike[digest] = index
-        self.arrays[name] = array
-        self.infos.append(kind)
-        self._vars.append(relax.Var(name, kind))
-        return index
-
-    def bind(self, body: Any, weights: Any) -> Any:
-        """Bind the variables to the tuple's elements, ahead of the body."""
-        bindings = [
-            relax.VarBinding(var, tvm.ir.TupleGetItem(weights, index))
-            for index, var in enumerate(self._vars)
-        ]
-        return relax.SeqExpr([relax.BindingBlock(bindings), *body.blocks], body.body)
-
-
-def _bytes(array: Array) -> Array:
-    return np.ascontiguousarray(array).reshape(-1).view("uint8")
-
-
-def _digest(data: Array) -> bytes:
-    return blake3(data.data).digest()
 
 
 @module_pass(opt_level=0)

@@ -1,40 +1,26 @@
 """ONNX models: read, bind shapes, make static, expand, import into Relax."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hybridc.compiler import dims
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends.onnx_graph import (
-    ceil_pooling,
-    empty_pasts,
-    functions,
-    open_axes,
-    quantized,
-    same_padding,
-    spans,
-    split_sequences,
-    sub_byte,
-    training,
-)
+from hybridc.compiler.frontends.onnx_graph import open_axes, spans, sub_byte, switches
 from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, read
-from hybridc.compiler.frontends.onnx_graph.origin import is_of_torch
+from hybridc.compiler.frontends.onnx_graph.value_specs import dtype_of, input_spec
 from hybridc.compiler.frontends.onnx_graph.writer import opset_of
 from hybridc.compiler.frontends.onnx_import import addressable, operators
-from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, fold
+from hybridc.compiler.frontends.onnx_import.folding import StaticGraph
 from hybridc.compiler.frontends.onnx_import.graph import import_graph
+from hybridc.compiler.frontends.onnx_import.open_import import bounded, imported_open, limited
+from hybridc.compiler.frontends.onnx_import.preparation import carried, prepare
 from hybridc.compiler.frontends.onnx_import.regions import Imported, import_with_regions
 from hybridc.compiler.frontends.onnx_reference import OnnxReference
 from hybridc.compiler.frontends.relax_outputs import output_specs, with_bounds
-from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Model, OpaqueSpec, Region, TensorSpec, summary
-from hybridc.compiler.runtime import carriers
-
-if TYPE_CHECKING:
-    from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 
 
 def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = False) -> Model:
@@ -46,11 +32,14 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
     """
     file = read(source)
     bound = open_axes.bind(file, shapes, fallback)
-    if any(map(dims.is_open, bound.values())):
-        return _open_model(source, file, bound)
-    inputs = {} if fallback else {v.name: _input_spec(v, bound[v.name]) for v in file.inputs()}
     static = prepare(file, bound)
-    file = _carried(file)
+    if (switch := switches.switch_of(static.proto.graph, bound)) is not None:
+        with suppress(*([ModelError] if fallback and not _is_open(bound) else [])):
+            return _switched_model(source, file, shapes, switch)
+    if _is_open(bound):
+        return _open_model(source, file, static, bound)
+    inputs = {} if fallback else {v.name: input_spec(v, bound[v.name]) for v in file.inputs()}
+    file = carried(file)
     addressable.require(static)
     if fallback:
         found = import_with_regions(static, file, _numbers(bound))
@@ -58,7 +47,7 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
         operators.require_supported(static.proto)
         module, _ = import_graph(static.proto, file.weights, bound)
         found = Imported(module, (), inputs)
-    module = _bounded(found.module)
+    module = bounded(found.module)
     made = output_specs(module, [value.name for value in file.proto.graph.output])
     outputs = _outputs(file, [_unless_opaque(spec, found.specs) for spec in made])
     return Model(
@@ -72,13 +61,44 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
     )
 
 
-def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]) -> Model:
+def _is_open(bound: Mapping[str, Shape]) -> bool:
+    return any(map(dims.is_open, bound.values()))
+
+
+def _switched_model(
+    source: Path | Proto, file: OnnxFile, shapes: Mapping[str, Shape], switch: str
+) -> Model:
+    """A model in which an input chooses between graphs; each is imported by itself."""
+    from hybridc.compiler.frontends.onnx_import import switched  # TVM takes its time
+
+    bound = open_axes.bind(file, shapes)
+    specs = [input_spec(value, bound[value.name]) for value in file.inputs()]
+    branches = {
+        value: switched.branch(file, bound, shapes, switch, value) for value in (True, False)
+    }
+    every = list(branches.values())
+    inputs = switched.inputs_of(specs, every, switch)
+    names = [value.name for value in file.proto.graph.output]
+    told = [f"where {switch} is {str(on).lower()}: {each.told()}" for on, each in branches.items()]
+    return Model(
+        name=file.name,
+        module=switched.joined(branches, inputs, switch),
+        inputs=inputs,
+        outputs=_outputs(file, switched.outputs_of(every, names, inputs)),
+        reference=OnnxReference(source),
+        notes=(f"imported from ONNX, opset {opset_of(file.proto)}", *told),
+        ways=switched.ways(branches, inputs, switch),
+    )
+
+
+def _open_model(
+    source: Path | Proto, file: OnnxFile, static: StaticGraph, bound: Mapping[str, Shape]
+) -> Model:
     """A model some of whose sizes are known only as it is called."""
     names = ", ".join(dims.named(bound.values()))
     if any(value.name not in bound for value in file.inputs()):
         raise ModelError(f"open sizes ({names}) and inputs that are not tensors of numbers")
-    static = prepare(file, bound)
-    file = _carried(file)
+    file = carried(file)
     try:
         operators.require_supported(static.proto)
     except ModelError as error:
@@ -86,9 +106,9 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
             f"{error}; ONNX Runtime can take it, but not with open sizes ({names}): "
             "fix them with --shape"
         ) from None
-    bound, sizes, module = _imported_open(static, file, bound)
-    module = with_bounds(_bounded(module), sizes.dims)
-    found = [_input_spec(value, _limited(bound[value.name], sizes.dims)) for value in file.inputs()]
+    bound, sizes, module = imported_open(static, file, bound)
+    module = with_bounds(bounded(module), sizes.dims)
+    found = [input_spec(value, limited(bound[value.name], sizes.dims)) for value in file.inputs()]
     listed = ", ".join(dim.describe() for dim in sizes.dims.values())
     told = [dim for shape in bound.values() for dim in shape if isinstance(dim, dims.Dim)]
     sums = {f"{dim} is {dim.sum_of_parts()}" for dim in told if dim.parts and "+" not in dim.name}
@@ -112,49 +132,6 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
     )
 
 
-def _imported_open(
-    static: StaticGraph, file: OnnxFile, bound: Mapping[str, Shape]
-) -> "tuple[Mapping[str, Shape], Sizes, IRModule]":
-    """Import; a size that turns out to be the sum of others is that from the start.
-
-    Earlier tokens may be none, unless the model can be imported only with some.
-    """
-    empty = empty_pasts.with_empty_pasts(bound, file.proto.graph)
-    try:
-        return _imported_at(static, file, empty)
-    except ModelError:
-        if empty == bound:
-            raise
-        return _imported_at(static, file, bound)
-
-
-def _imported_at(
-    static: StaticGraph, file: OnnxFile, bound: Mapping[str, Shape]
-) -> "tuple[Mapping[str, Shape], Sizes, IRModule]":
-    """Import with sizes of these bounds."""
-    from hybridc.compiler.frontends.onnx_import.size_sums import SumError
-    from hybridc.compiler.frontends.onnx_import.sizes import Sizes
-
-    while True:
-        sizes = Sizes()
-        try:
-            module, _ = import_graph(static.proto, file.weights, bound, sizes=sizes)
-        except ModelError as error:
-            if not isinstance(found := error.__cause__, SumError):
-                raise
-            bound = open_axes.summed(bound, found.name, found.parts, found.plus)
-        else:
-            return bound, sizes, module
-
-
-def _limited(shape: Shape, known: Mapping[str, dims.Dim]) -> Shape:
-    """The shape with the bounds that the model itself puts on its sizes."""
-    return tuple(
-        known[size.name] if isinstance(size, dims.Dim) and not size.parts else size
-        for size in shape
-    )
-
-
 def _numbers(bound: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
     return {name: dims.fixed(shape, {}) for name, shape in bound.items()}
 
@@ -162,12 +139,6 @@ def _numbers(bound: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
 def _unless_opaque(spec: TensorSpec, specs: Mapping[str, TensorSpec]) -> TensorSpec:
     known = specs.get(spec.name)
     return known if isinstance(known, OpaqueSpec) else spec
-
-
-def _carried(file: OnnxFile) -> OnnxFile:
-    """The file with the weights as compiled code holds them."""
-    weights = {name: carriers.carried(array) for name, array in file.weights.items()}
-    return replace(file, weights=weights)
 
 
 def _drawable(
@@ -216,67 +187,6 @@ def _misdeclared(file: OnnxFile, specs: Sequence[TensorSpec]) -> Iterator[str]:
         ):
             told = ",".join("?" if size is None else str(size) for size in wanted)
             yield f"warning: output {spec.name!r} is declared [{told}], and is {spec.describe()}"
-
-
-def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
-    """Make a graph static and expand the operators that ONNX defines by others.
-
-    Elements of less than a byte are those of their carriers, and padding is in numbers where it is
-    known.  Operators that cannot be imported may remain.
-    """
-    import onnx
-
-    proto = onnx.ModelProto()
-    proto.CopyFrom(file.proto)
-    open_axes.apply(proto, bound)
-    functions.leave_out_shadowed(proto)
-    ceil_pooling.write_out(proto)
-    split_sequences.write_out(proto.graph)
-    _say_one_sided(proto)
-    proto, strict = training.written_out(proto), not is_of_torch(proto)
-    written = quantized.written_out(proto)
-    if written is not proto:  # what ONNX refuses is told of the operator that the file has
-        fold(proto, strict=strict)
-    # What torch exported need not run in ONNX Runtime.
-    first = fold(written, strict=strict, weights=file.weights).proto
-    proto = operators.expand_all(first, lambda made: fold(made, weights=file.weights).proto)
-    static = fold(proto)
-    same_padding.write_out(static.proto.graph.node, static.types)
-    carried = sub_byte.carried(static.proto, static.types)
-    return static if carried is static.proto else fold(carried)
-
-
-def _say_one_sided(proto: Proto) -> None:
-    """Write out STFT's default, which ONNX's shape inference takes for the other way."""
-    import onnx
-
-    for node in operators.walk(proto.graph):
-        if node.op_type == "STFT" and all(item.name != "onesided" for item in node.attribute):
-            node.attribute.append(onnx.helper.make_attribute("onesided", 1))
-
-
-def _bounded(module: IRModule) -> IRModule:
-    from hybridc.compiler.frontends import empty_tensors
-    from hybridc.compiler.frontends.bounded_indices import bound
-
-    return bound(empty_tensors.known(module))
-
-
-def _input_spec(value: Proto, shape: Shape) -> TensorSpec:
-    return TensorSpec(value.name, shape, dtype_of(value))
-
-
-def dtype_of(value: Proto) -> str:
-    """The element type of an ONNX input or output, as numpy and ml_dtypes spell it."""
-    import onnx
-
-    kind = value.type.tensor_type.elem_type
-    if kind == onnx.TensorProto.STRING:
-        raise ModelError(f"input {value.name!r} holds strings, which are not supported")
-    try:
-        return str(onnx.helper.tensor_dtype_to_np_dtype(kind))
-    except KeyError:
-        raise ModelError(f"tensor {value.name!r} has an unknown element type {kind}") from None
 
 
 def _notes(file: OnnxFile, static: StaticGraph, regions: Sequence[Region]) -> tuple[str, ...]:

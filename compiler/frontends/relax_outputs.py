@@ -59,5 +59,7 @@ def _size(name: str, size: Any, dims: Mapping[str, Dim]) -> Size:
         return int(size)
     if any(var.name not in dims for var in undefined_vars(size)):
         raise ModelError(f"the shape of output {name!r} depends on the data, not on shapes alone")
+    if isinstance(size, tirx.Var):  # whose name may hold what TVM would write otherwise
+        return dims[size.name]
     text = re.sub(r"T\.int64\((-?\d+)\)", r"\1", str(size)).replace("T.", "")
     return dims.get(text, Dim(text))

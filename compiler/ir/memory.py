@@ -83,14 +83,16 @@ def usage(
 
     Open sizes are those to measure at.
     """
-    inputs = tuple(inputs)
+    inputs, outputs = tuple(inputs), tuple(outputs)
     at = dims.nominal(open_dims(inputs))
-    storages, tensors = _allocations(module["main"], at)
+    functions = [func for _, func in relax_functions(module)]
+    storages, tensors = map(sum, zip(*(_allocations(each, at) for each in functions), strict=True))
+    opened = at or any(dims.is_open(spec.shape) for spec in outputs)
     kernels = [func for func in module.functions.values() if isinstance(func, tirx.PrimFunc)]
     return Memory(
         weights=sum(array.nbytes for array in weights.values()),
         inputs=sum(_size(spec.at(at)) for spec in inputs),
-        outputs=sum(map(_size, outputs)) if not at else _returned(module["main"], at),
+        outputs=max(_returned(f, at) for f in functions) if opened else sum(map(_size, outputs)),
         activations=storages,
         unshared=tensors,
         workspace=max((workspace(kernel, threads) for kernel in kernels), default=0),
@@ -142,7 +144,11 @@ def _returned(main: Any, at: Sizes) -> int:
     """Bytes of what a function returns."""
     kind = main.ret_ty
     fields = getattr(kind, "fields", None) or [kind]
-    return sum(_bytes(field.shape.values, field.dtype, at) for field in fields)
+    return sum(
+        _bytes(field.shape.values, field.dtype, at)
+        for field in fields
+        if isinstance(field.shape, relax.ShapeExpr)  # else one of its branches tells
+    )
 
 
 def workspace(kernel: PrimFunc, threads: int) -> int:

@@ -17,7 +17,7 @@ def of_module(module: IRModule) -> str:
     """
     from tvm.ir import save_json
 
-    from hybridc.compiler.building.build import lift_weights
+    from hybridc.compiler.building.weights import lift_weights
 
     graph, weights = lift_weights(module)
     return _digest(save_json(graph).encode(), weights)

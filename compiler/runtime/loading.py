@@ -1,6 +1,7 @@
 """Load what a session needs of an artifact; each error names the artifact."""
 
 import os
+import re
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -14,7 +15,7 @@ from hybridc.compiler.cuda import faults
 from hybridc.compiler.cuda.driver import NoGpuError
 from hybridc.compiler.delegation.region_runtime import RegionSet
 from hybridc.compiler.dims import Dim
-from hybridc.compiler.errors import ArtifactError, InputError
+from hybridc.compiler.errors import ArtifactError, HybridcError, InputError
 from hybridc.compiler.filesystem import scratch
 from hybridc.compiler.filesystem.files import reason
 from hybridc.compiler.hardware import host
@@ -27,6 +28,8 @@ from hybridc.compiler.runtime.tensors import Tensor, to_tensor
 _ENTRY = "vm_load_executable"  # what TVM's virtual machine calls first of a library
 # How it says of `main` that its arguments are others than those it was compiled for.
 _REFUSALS = ("ErrorContext(fn=main, loc=param[", "Invoking function main expects")
+# The same of the branch that an input chooses.
+_BRANCH = re.compile(r"ErrorContext\(fn=branch_(?:true|false), loc=param\[\d+\], param=([^,]+),")
 
 
 def path_of(artifact: Any) -> str | Path:
@@ -105,8 +108,16 @@ def mismatch(artifact: Artifact) -> ArtifactError:
     )
 
 
-def refused(artifact: Artifact, error: Exception) -> ArtifactError | None:
-    """What it means that a library does not take what the manifest says it takes, if that is it."""
+def refused(artifact: Artifact, error: Exception) -> HybridcError | None:
+    """What it means that a library does not take what the manifest says it takes, if that is it.
+
+    A branch that an input chooses may take fewer sizes than there are.
+    """
+    if found := _BRANCH.search(str(error)):
+        return InputError(
+            "the sizes of inputs do not fit each other in the branch that is chosen: those of "
+            f"{found[1]!r} are others than the rest implies"
+        )
     return mismatch(artifact) if any(text in str(error) for text in _REFUSALS) else None
 
 
