@@ -26,7 +26,9 @@ from hybridc.compiler.kernels.images import resampling
 from hybridc.compiler.model import Array
 
 # Coordinates of these are the same in TVM, where a scale is the exact ratio of sizes.
-_ALIKE = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"}
+_ALIKE = {
+    *("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "tf_half_pixel_for_nn"),
+}
 _FEW = 4  # taps that are gathered; more become a matrix product
 _IMAGE = 4  # axes
 _BYTES = ("uint8", "int8")
@@ -69,8 +71,8 @@ class _Axis:
         match mode:
             case "align_corners":
                 return y * 0 if extent == 1 else y * (self.before - 1) / (extent - 1)
-            case "asymmetric":
-                return y / scale
+            case "asymmetric" | "tf_half_pixel_for_nn":
+                return (y if mode == "asymmetric" else y + 0.5) / scale
             case "tf_crop_and_resize":
                 width = (last - first) * (self.before - 1)
                 inner = y * 0 + width / 2 if extent == 1 else y * width / (extent - 1)

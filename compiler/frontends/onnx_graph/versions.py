@@ -12,10 +12,11 @@ _IR_VERSION = 13
 _OPSET = 26
 # In the versions 12 to 15 of these, onnx infers a type, but no shape; nothing else is different.
 _SHAPED_SINCE = MappingProxyType({"GreaterOrEqual": 16, "LessOrEqual": 16})
-# Of quantisation: an axis, and blocks.  What ONNX Runtime's and ONNX's quantised operators are
-# written out to has them in models of any opset.
+# An axis, blocks and 16 bits, which are there since this opset, are in models of any opset where
+# ONNX Runtime's and ONNX's quantised operators are written out to these.
 _QUANTIZATION = frozenset({"DequantizeLinear", "QuantizeLinear"})
-_ATTRIBUTES_SINCE = MappingProxyType({"axis": 13, "block_size": 21})
+_OF_ANY_AXIS = frozenset({"axis", "block_size"})
+_WIDE_SINCE = 21
 # ONNX Runtime's optimiser writes it whatever the model's opset.
 _OF_ANY_OPSET = frozenset({"LayerNormalization"})
 
@@ -29,7 +30,7 @@ def inferring_schema(node: Any, opset: int) -> Any:
 
     since = _SHAPED_SINCE.get(node.op_type, 0) if node.domain in _STANDARD else 0
     if node.op_type in _QUANTIZATION:
-        since = max((_ATTRIBUTES_SINCE.get(a.name, 0) for a in node.attribute), default=0)
+        since = _WIDE_SINCE if any(a.name in _OF_ANY_AXIS for a in node.attribute) else 0
     return onnx.defs.get_schema(node.op_type, max(opset, since), node.domain)
 
 

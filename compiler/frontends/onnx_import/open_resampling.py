@@ -73,7 +73,8 @@ def _places(axis: Axis, coordinates: str) -> Expr:
     before, after = _number(axis.before), _number(axis.after)
     scale = o.divide(after, before) if axis.scale is None else _const(axis.scale)
     extent = after if axis.scale is None else o.multiply(scale, before)
-    centred = o.subtract(o.divide(o.add(y, _const(0.5)), scale), _const(0.5))
+    middle = o.divide(o.add(y, _const(0.5)), scale)
+    centred = o.subtract(middle, _const(0.5))
     match coordinates:
         case "half_pixel":
             return centred
@@ -81,6 +82,8 @@ def _places(axis: Axis, coordinates: str) -> Expr:
             return o.where(o.equal(after, _const(1.0)), _const(0.0), centred)
         case "asymmetric":
             return o.divide(y, scale)
+        case "tf_half_pixel_for_nn":
+            return middle
         case "align_corners":
             alone = o.equal(extent, _const(1.0))
             apart = o.where(alone, _const(1.0), o.subtract(extent, _const(1.0)))
