@@ -87,7 +87,7 @@ def test_places_as_tensorflow_counts_them(mode: str) -> None:
         [*WIDER, *nodes],
         [("x", FLOAT, [1, 1, 3, "w"]), ("fixed", FLOAT, [1, 1, 3, 9])],
         [(each.output[0], FLOAT, None) for each in nodes],
-        {**NUMBERS, **scales},
+        {**NUMBERS, **scales, "none": np.zeros(0, np.float32)},
         opset=11,
     )
     session = InferenceSession(
@@ -98,3 +98,32 @@ def test_places_as_tensorflow_counts_them(mode: str) -> None:
         wanted = OnnxReference(proto)(feed)
         for each, got, right in zip(nodes, session.run(None, feed), wanted, strict=True):
             np.testing.assert_allclose(got, right, 1e-5, 1e-5, err_msg=each.output[0])
+
+
+def test_halves_are_rounded_up_where_the_batch_is_open() -> None:
+    """As ONNX Runtime rounds them, which follows no float32: of 13 places, 7 or 1 are taken."""
+    ends = [(3, 7), (3, 1), (5, 13), (2, 26)]
+    pairs = list(product(("tf_half_pixel_for_nn", "half_pixel", "align_corners"), ends))
+    how = {"mode": "nearest", "nearest_mode": "round_prefer_ceil"}
+    nodes = [node("Shape", "x", "shape"), node("Slice", "shape zero two", "front")]
+    for number, (coordinates, _) in enumerate(pairs):
+        given, made = f"s{number}", f"y{number}"
+        nodes.append(node("Concat", f"front end{number}", given, axis=0))
+        option = {"coordinate_transformation_mode": coordinates, **how}
+        nodes.append(node("Resize", f"x none none {given}", made, **option))
+    proto = build(
+        nodes,
+        [("x", FLOAT, ["batch", 1, 3, 13])],
+        [(f"y{number}", FLOAT, None) for number in range(len(pairs))],
+        {
+            **{name: NUMBERS[name] for name in ("zero", "two")},
+            **{f"end{number}": np.array(end) for number, (_, end) in enumerate(pairs)},
+            "none": np.zeros(0, np.float32),
+        },
+        opset=11,
+    )
+    outcome = driver.compile_source(proto, Options(threads=1, verify="off", fallback=False))
+    feed = {"x": noise(2, 1, 3, 13)}
+    got = InferenceSession(outcome.artifact, 1).run(None, feed)
+    for made, wanted, pair in zip(got, OnnxReference(proto)(feed), pairs, strict=True):
+        np.testing.assert_array_equal(made, wanted, err_msg=str(pair))

@@ -75,8 +75,12 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
 def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]) -> Model:
     """A model some of whose sizes are known only as it is called."""
     names = ", ".join(dims.named(bound.values()))
-    if any(value.name not in bound for value in file.inputs()):
-        raise ModelError(f"open sizes ({names}) and inputs that are not tensors of numbers")
+    opaque = [value.name for value in file.inputs() if value.name not in bound]
+    if opaque:
+        raise ModelError(
+            f"input {opaque[0]!r} is no tensor of numbers; ONNX Runtime can take it, but not with "
+            f"open sizes ({names}): fix them with --shape"
+        )
     static = prepare(file, bound)
     file = _carried(file)
     try:

@@ -26,9 +26,9 @@ from hybridc.compiler.kernels.images import resampling
 from hybridc.compiler.model import Array
 
 # Coordinates of these are the same in TVM, where a scale is the exact ratio of sizes.
-_ALIKE = {
-    *("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "tf_half_pixel_for_nn"),
-}
+_ALIKE = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"}
+# Likewise, but for the nearest elements alone.
+_OF_TENSORFLOW = "tf_half_pixel_for_nn"
 _FEW = 4  # taps that are gathered; more become a matrix product
 _IMAGE = 4  # axes
 _BYTES = ("uint8", "int8")
@@ -169,7 +169,7 @@ def _left_to_tvm(node: Node, axes: Sequence[_Axis], coordinates: str) -> bool:
         and node.opset >= 11
         and not options
         and node.get("keep_aspect_ratio_policy", "stretch") == "stretch"
-        and coordinates in _ALIKE
+        and (coordinates in _ALIKE or (nearest and coordinates == _OF_TENSORFLOW))
         and all(axis.same for axis in axes[:2])
         and all(axis.exact and axis.after > 1 and axis.before > 1 for axis in axes[2:])
         and all(_placed_alike(node, axis, coordinates, rank) for axis in axes[2:])

@@ -162,8 +162,6 @@ def _onnx_coordinates(extent: int, wanted: int, mode: str) -> Array:
             return place / scale
         case "align_corners":
             return place * np.float32(extent - 1) / np.float32(max(wanted - 1, 1))
-        case "tf_half_pixel_for_nn":
-            return (place + half) / scale
         case "pytorch_half_pixel" if wanted == 1:
             return 0 * place
         case _:

@@ -1,0 +1,41 @@
+"""Sequences of different lengths in batches of any size."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_models import FLOAT, build, node, noise
+
+from hybridc.compiler import driver
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.frontends.onnx_reference import OnnxReference
+from hybridc.compiler.runtime.session import InferenceSession
+
+INT32, INT64 = 6, 7
+HIDDEN = 3
+LAYERS = [
+    node("LSTM", "x w r b lengths", "y h c", hidden_size=HIDDEN, direction="bidirectional"),
+    node("ReverseSequence", "x longs", "turned", time_axis=0, batch_axis=1),
+    node("Transpose", "x", "first", perm=[1, 0, 2]),
+    node("ReverseSequence", "first longs", "turned_too", time_axis=1, batch_axis=0),
+    node("Cast", "lengths", "longs", to=INT64),
+]
+
+
+@pytest.mark.parametrize("steps", [5, "steps"])
+def test_lengths_beside_open_sizes(steps: Any) -> None:
+    outputs = ("y", "h", "c", "turned", "turned_too")
+    model = build(
+        [LAYERS[-1], *LAYERS[:-1]],
+        [("x", FLOAT, [steps, "batch", 4]), ("lengths", INT32, ["batch"])],
+        [(name, FLOAT, None) for name in outputs],
+        {"w": noise(2, 12, 4), "r": noise(2, 12, HIDDEN), "b": noise(2, 24)},
+    )
+    options = Options(threads=1, verify="off", fallback=False)
+    session = InferenceSession(driver.compile_source(model, options).artifact, 1)
+    for batch, time in ((1, 5), (4, 5), (3, 5 if steps == 5 else 9)):
+        lengths = (np.arange(batch) * 2 % time + 1).astype(np.int32)
+        feed = {"x": noise(time, batch, 4), "lengths": lengths}
+        wanted = OnnxReference(model)(feed)
+        for name, got, right in zip(outputs, session.run(None, feed), wanted, strict=True):
+            np.testing.assert_allclose(got, right, atol=1e-5, err_msg=name)
