@@ -239,6 +239,15 @@ def test_nodes_in_any_order() -> None:
     check(load(model))
 
 
+def test_operators_of_onnx_runtime_whose_version_is_not_named() -> None:
+    model = build(
+        [node("Gelu", "x", "y", domain="com.microsoft")],
+        [("x", FLOAT, [2, 3])],
+        [("y", FLOAT, [2, 3])],
+    )
+    check(load(model))
+
+
 def test_nodes_that_wait_for_each_other_are_refused() -> None:
     model = build(
         [node("Add", "x b", "a"), node("Relu", "a", "b")],

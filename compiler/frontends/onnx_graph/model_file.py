@@ -54,6 +54,7 @@ def read(source: Path | Proto, *, bulk: bool = True) -> OnnxFile:
     for tensor in filter(_lies_outside, _tensors(proto)):
         external_data.find(tensor, path).embed(tensor)
     node_order.put_in_order(proto.graph)
+    versions.name_microsoft(proto)
     file = OnnxFile(name, proto, {**outside, **_take_weights(proto)})
     _check(file)
     return file

@@ -7,6 +7,7 @@ from typing import Any
 from hybridc.compiler.errors import ModelError
 
 _STANDARD = ("", "ai.onnx")
+_MICROSOFT = "com.microsoft"
 # The newest that ONNX Runtime 1.31 reads; onnx 1.23 stamps files with IR 14 and opset 28.
 _IR_VERSION = 13
 _OPSET = 26
@@ -61,6 +62,18 @@ def _signature(operator: str, opset: int) -> Any:
         return None
     options = {name: str(option.default_value) for name, option in schema.attributes.items()}
     return options, *([port.name for port in side] for side in (schema.inputs, schema.outputs))
+
+
+def name_microsoft(proto: Any) -> None:
+    """Name ONNX Runtime's own operators among those of a model that has nodes of them, in place.
+
+    It loads models that do not, and its tools write such.
+    """
+    import onnx
+
+    named = any(opset.domain == _MICROSOFT for opset in proto.opset_import)
+    if not named and any(node.domain == _MICROSOFT for node in _walk(proto.graph.node)):
+        proto.opset_import.append(onnx.helper.make_opsetid(_MICROSOFT, 1))
 
 
 def require_known(proto: Any, name: str) -> None:
