@@ -1,4 +1,4 @@
-"""Sequences of different lengths in batches of any size."""
+"""Sequences of different lengths, and masks, in batches of any size."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.frontends.onnx_reference import OnnxReference
 from hybridc.compiler.runtime.session import InferenceSession
 
-INT32, INT64 = 6, 7
+INT32, INT64, BOOL = 6, 7, 9
 HIDDEN = 3
 TURNED = [
     node("Cast", "lengths", "longs", to=INT64),
@@ -40,3 +40,20 @@ def test_lengths_beside_open_sizes(steps: Any) -> None:
         wanted = OnnxReference(model)(feed)
         for name, got, right in zip(outputs, session.run(None, feed), wanted, strict=True):
             np.testing.assert_allclose(got, right, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("opset", [9, 13])
+def test_the_mask_of_a_dropout_in_a_batch_of_any_size(opset: int) -> None:
+    """Older exporters name it in every model, though nothing reads it."""
+    kind = BOOL if opset > 9 else FLOAT
+    model = build(
+        [node("Dropout", "x", "d mask"), node("Relu", "d", "y")],
+        [("x", FLOAT, ["batch", 4])],
+        [("y", FLOAT, None), *([("mask", kind, None)] if opset > 9 else [])],
+        opset=opset,
+    )
+    options = Options(threads=1, verify="off", fallback=False)
+    session = InferenceSession(driver.compile_source(model, options).artifact, 1)
+    feed = {"x": noise(3, 4)}
+    for got, right in zip(session.run(None, feed), OnnxReference(model)(feed), strict=True):
+        np.testing.assert_array_equal(got, right)
