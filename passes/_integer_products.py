@@ -1,5 +1,6 @@
 """Products of quantised operands as products of integers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from tvm import relax
 
 from hybridc.compiler.ir.rewrite import (
     Expr,
+    Extent,
     Graph,
     are_known,
     constant,
@@ -146,13 +148,21 @@ def biased(value: Expr, graph: Graph) -> Expr | None:
         if graph.constant(tensor.data) is not None or scale is None or found is None:
             continue
         integers, steps = found
-        if np.broadcast_shapes(integers.shape, shape(product)) != shape(product):
+        if not _spreads_to(integers.shape, shape(product)):
             continue
         if not np.allclose(tensor.along(scale), steps, rtol=1e-5, atol=0):
             continue
         total = _added(tensor.data, integers, graph)
         return op.dequantize(total, tensor.scale, tensor.zero, tensor.axis, tensor.dtype)
     return None
+
+
+def _spreads_to(small: Sequence[int], large: Sequence[Extent]) -> bool:
+    """Whether an array of fixed sizes can be added to one whose shape, perhaps open, stays."""
+    pairs = zip(reversed(small), reversed(large), strict=False)
+    return len(small) <= len(large) and all(
+        size == 1 or (isinstance(whole, int) and size == whole) for size, whole in pairs
+    )
 
 
 def _dequantized(

@@ -216,3 +216,43 @@ def test_a_shape_that_an_output_is_wrongly_declared_to_have_is_told_and_not_used
     assert [told in note for note in warnings] == [True] * bool(told)
     if size == 2:
         assert list(check(model)[1]) == [2, 3]
+
+
+def test_nodes_in_any_order() -> None:
+    """As tools leave them that append what they add; ONNX Runtime takes them too."""
+
+    def branch(name: str) -> Any:
+        nodes = [node("Abs", "late", f"{name}_abs"), node("Neg", f"{name}_abs", name)]
+        return onnx.helper.make_graph(
+            nodes, name, [], [onnx.helper.make_tensor_value_info(name, FLOAT, [2, 3])]
+        )
+
+    model = build(
+        [
+            node("If", "which", "y", then_branch=branch("a"), else_branch=branch("b")),
+            node("Relu", "early", "late"),
+            node("Exp", "x", "early"),
+        ],
+        [("x", FLOAT, [2, 3]), ("which", TensorProto.BOOL, [])],
+        [("y", FLOAT, [2, 3])],
+    )
+    check(load(model))
+
+
+def test_operators_of_onnx_runtime_whose_version_is_not_named() -> None:
+    model = build(
+        [node("Gelu", "x", "y", domain="com.microsoft")],
+        [("x", FLOAT, [2, 3])],
+        [("y", FLOAT, [2, 3])],
+    )
+    check(load(model))
+
+
+def test_nodes_that_wait_for_each_other_are_refused() -> None:
+    model = build(
+        [node("Add", "x b", "a"), node("Relu", "a", "b")],
+        [("x", FLOAT, [2, 3])],
+        [("b", FLOAT, [2, 3])],
+    )
+    with pytest.raises(ModelError, match=r"^[^\n]*topologically sorted[^\n]*$"):
+        load(model)

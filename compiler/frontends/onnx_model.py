@@ -96,8 +96,12 @@ def _open_model(
 ) -> Model:
     """A model some of whose sizes are known only as it is called."""
     names = ", ".join(dims.named(bound.values()))
-    if any(value.name not in bound for value in file.inputs()):
-        raise ModelError(f"open sizes ({names}) and inputs that are not tensors of numbers")
+    opaque = [value.name for value in file.inputs() if value.name not in bound]
+    if opaque:
+        raise ModelError(
+            f"input {opaque[0]!r} is no tensor of numbers; ONNX Runtime can take it, but not with "
+            f"open sizes ({names}): fix them with --shape"
+        )
     file = carried(file)
     try:
         operators.require_supported(static.proto)

@@ -3,7 +3,7 @@
 import numpy as np
 from tvm import relax
 
-from hybridc.compiler.frontends.onnx.node import Expr, Scope, static, zeros
+from hybridc.compiler.frontends.onnx.node import Expr, Scope, counted, factor, static, zeros
 from hybridc.compiler.frontends.onnx.selection import reversed_in_time
 from hybridc.compiler.ir.rewrite import constant
 from hybridc.compiler.kernels import recurrence
@@ -68,11 +68,12 @@ def steps_of_lengths(  # noqa: PLR0913 - a layer's operands
     """
     (time, batch, _), hidden = static(x), static(weights[1])[1]
     lengths = s.astype(lengths, "int64")
-    at = constant(np.arange(time).reshape(time, 1), "int64")
+    at = s.reshape(counted(s, time), [-1, 1])
     inside = s.less(at, s.reshape(lengths, [1, batch]))
     x = reversed_in_time(s, x, lengths) if reverse else x
     y, (_, *cell) = all_steps(s, layer, x, weights, state, reverse=False, inside=inside)
-    rows = s.add(s.multiply(s.maximum(s.subtract(lengths, 1), 0), batch), np.arange(batch))
+    firsts = s.multiply(s.maximum(s.subtract(lengths, 1), 0), factor(s, batch))
+    rows = s.add(firsts, counted(s, batch))
     ended = s.take(s.reshape(y, [time * batch, hidden]), rows, axis=0)
     ended = s.where(s.reshape(s.greater(lengths, 0), [batch, 1]), ended, state[0])
     y = reversed_in_time(s, y, lengths) if reverse else y

@@ -118,6 +118,13 @@ def counted(scope: Scope, extent: Extent) -> Expr:
     return scope.emit(relax.op.arange(0, extent, 1, "int64"))
 
 
+def factor(scope: Scope, extent: Extent) -> Any:
+    """An extent as an operand: a number, or a tensor of one int64 where it is open."""
+    if are_known([extent]):
+        return extent
+    return scope.emit(relax.op.shape_to_tensor(relax.ShapeExpr([extent])))
+
+
 @dataclass(frozen=True)
 class Node:
     """An ONNX node: its inputs as Relax, None where one is left out, its attributes as Python.

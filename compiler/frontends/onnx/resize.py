@@ -27,6 +27,8 @@ from hybridc.compiler.model import Array
 
 # Coordinates of these are the same in TVM, where a scale is the exact ratio of sizes.
 _ALIKE = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"}
+# Likewise, but for the nearest elements alone.
+_OF_TENSORFLOW = "tf_half_pixel_for_nn"
 _FEW = 4  # taps that are gathered; more become a matrix product
 _IMAGE = 4  # axes
 _BYTES = ("uint8", "int8")
@@ -69,8 +71,8 @@ class _Axis:
         match mode:
             case "align_corners":
                 return y * 0 if extent == 1 else y * (self.before - 1) / (extent - 1)
-            case "asymmetric":
-                return y / scale
+            case "asymmetric" | "tf_half_pixel_for_nn":
+                return (y if mode == "asymmetric" else y + 0.5) / scale
             case "tf_crop_and_resize":
                 width = (last - first) * (self.before - 1)
                 inner = y * 0 + width / 2 if extent == 1 else y * width / (extent - 1)
@@ -167,7 +169,7 @@ def _left_to_tvm(node: Node, axes: Sequence[_Axis], coordinates: str) -> bool:
         and node.opset >= 11
         and not options
         and node.get("keep_aspect_ratio_policy", "stretch") == "stretch"
-        and coordinates in _ALIKE
+        and (coordinates in _ALIKE or (nearest and coordinates == _OF_TENSORFLOW))
         and all(axis.same for axis in axes[:2])
         and all(axis.exact and axis.after > 1 and axis.before > 1 for axis in axes[2:])
         and all(_placed_alike(node, axis, coordinates, rank) for axis in axes[2:])

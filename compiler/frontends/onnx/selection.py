@@ -17,6 +17,7 @@ from hybridc.compiler.frontends.onnx.node import (
     Scope,
     counted,
     dtype,
+    factor,
     is_float,
     static,
 )
@@ -98,11 +99,11 @@ def reversed_in_time(s: Scope, x: Expr, lengths: Expr, time: int = 0) -> Expr:
     first, second, *rest = static(x)
     steps, many = (first, second) if time == 0 else (second, first)
     of_time, of_batch = ([-1, 1], [1, -1]) if time == 0 else ([1, -1], [-1, 1])
-    at = constant(np.arange(steps).reshape(of_time), "int64")
-    sequence = constant(np.arange(many).reshape(of_batch), "int64")
+    at = s.reshape(counted(s, steps), of_time)
+    sequence = s.reshape(counted(s, many), of_batch)
     end = s.reshape(s.astype(lengths, "int64"), of_batch)
     places = s.where(s.less(at, end), s.subtract(s.subtract(end, 1), at), at)
-    stride, apart = (many, 1) if time == 0 else (1, steps)
+    stride, apart = (factor(s, many), 1) if time == 0 else (1, factor(s, steps))
     rows = s.add(s.multiply(places, stride), s.multiply(sequence, apart))
     return s.take(s.reshape(x, [first * second, *rest]), rows, axis=0)
 

@@ -20,8 +20,9 @@ def _dropout(node: Node) -> list[Expr] | None:
         raise UnsupportedError("training_mode=1, which is random")
     # Before opset 10 the mask had the data's type, and before 12 no meaning in inference.
     kind = "bool" if node.opset >= 10 else dtype(x)
-    mask = np.full(node.shape(), node.opset >= _MASK_KEEPS)
-    return [node.scope.emit(x), constant(mask, kind)]
+    # Stretched, since the batch may be open.
+    mask = constant(np.array(node.opset >= _MASK_KEEPS), kind)
+    return [node.scope.emit(x), node.scope.broadcast_to(mask, list(node.shape()))]
 
 
 def _batch_normalization(node: Node) -> list[Expr] | None:

@@ -130,21 +130,39 @@ def _skip_simplified(f: Formulas) -> None:
 
 
 def _embedding(f: Formulas) -> None:
-    """Embeddings of tokens, positions and segments, normalised; the lengths of masked sequences."""
-    ids, segments, mask, places = (f.input(i) for i in (0, 1, 7, 8))
     f.refuse(f.attribute("mask_index_type", 1) != 1)
+    x = _embedded(f, f.input(8), lambda _, rows: rows)
+    f.named(x, 2)
+    f.named(_normalized(f, x, (f.input(5), f.input(6)), f.attribute("epsilon", 1e-12)))
+
+
+def _byte_embedding(f: Formulas) -> None:
+    """QEmbedLayerNormalization: each table and weight is of bytes with a scale and a zero point."""
+
+    def read(index: int, rows: str) -> str:
+        return f.emit("DequantizeLinear", [rows, f.input(index + 6), f.input(index + 11)])
+
+    weights = read(5, f.input(5)), read(6, f.input(6))
+    x = _embedded(f, "", read)
+    f.named(_normalized(f, x, weights, f.attribute("epsilon", 1e-12)))
+
+
+def _embedded(f: Formulas, places: str, read: Callable[[int, str], str]) -> str:
+    """Embeddings of tokens, positions and segments, added; names the lengths of masked sequences.
+
+    `read` gives the numbers of what was chosen of an input, which it is told by its index.
+    """
+    ids, segments, mask = (f.input(i) for i in (0, 1, 7))
     words, positions, kinds = (f.input(i) for i in (2, 3, 4))
     if places:
         placed = f("Gather", positions, places)
     else:
         end = f.reshaped(f.size(ids, 1), 1)
         placed = f("Slice", positions, f.ints(0), end, f.ints(0))
-    x = f("Add", f("Gather", words, ids), placed)
-    x = f("Add", x, f("Gather", kinds, segments)) if segments else x
-    f.named(x, 2)
-    f.named(_normalized(f, x, (f.input(5), f.input(6)), f.attribute("epsilon", 1e-12)))
+    x = f("Add", read(2, f("Gather", words, ids)), read(3, placed))
     if f.wants(1):
         f.named(_lengths(f, ids, mask), 1)
+    return f("Add", x, read(4, f("Gather", kinds, segments))) if segments else x
 
 
 def _lengths(f: Formulas, ids: str, mask: str) -> str:
@@ -220,6 +238,7 @@ _FORMULAS: Mapping[tuple[str, str], Callable[[Formulas], None]] = MappingProxyTy
         (DOMAIN, "FusedGemm"): _gemm,
         (DOMAIN, "FusedMatMul"): _matmul,
         (DOMAIN, "Gelu"): _gelu,
+        (DOMAIN, "QEmbedLayerNormalization"): _byte_embedding,
         (DOMAIN, "QuickGelu"): _quick_gelu,
         (DOMAIN, "SimplifiedLayerNormalization"): _simplified,
         (DOMAIN, "SkipLayerNormalization"): _skip_normalization,

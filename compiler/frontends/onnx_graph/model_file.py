@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends.onnx_graph import external_data, versions
+from hybridc.compiler.frontends.onnx_graph import external_data, node_order, versions
 from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
@@ -53,6 +53,8 @@ def read(source: Path | Proto, *, bulk: bool = True) -> OnnxFile:
     outside = _take_outside(proto.graph, path, bulk)
     for tensor in filter(_lies_outside, _tensors(proto)):
         external_data.find(tensor, path).embed(tensor)
+    node_order.put_in_order(proto.graph)
+    versions.name_microsoft(proto)
     file = OnnxFile(name, proto, {**outside, **_take_weights(proto)})
     _check(file)
     return file

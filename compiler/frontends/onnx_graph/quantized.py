@@ -14,6 +14,7 @@ from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.writer import Place, Writer, domain_of, opset_of
 
 Names = Sequence[str]
+_IMAGE = 4  # axes
 
 
 def written_out(proto: Proto) -> Proto:
@@ -79,6 +80,19 @@ class _Writer(Writer):
         self.nodes[-1].attribute.extend(kept)
         return name
 
+    def channels_first(self, operator: str, inputs: Names, rank: int, output: str = "") -> str:
+        """An operator with the node's attributes, as ONNX has it.
+
+        `rank` is that of images whose channels come last, as do the result's; 0 for others.
+        """
+        if not rank:
+            return self.like_node(operator, inputs, ["channels_last"])
+        x, *others = inputs
+        between = range(1, rank - 1)
+        x = self.emit("Transpose", [x], perm=[0, rank - 1, *between])
+        y = self.like_node(operator, [x, *others], ["channels_last"])
+        return self.emit("Transpose", [y], output, perm=[0, *(a + 1 for a in between), 1])
+
     def operand(self, index: int) -> str:
         """Three successive inputs, data, scale and zero point, dequantised."""
         return self.dequantize(self.input(index), self.input(index + 1), self.input(index + 2), 0)
@@ -99,7 +113,8 @@ def _qlinear_conv(writer: _Writer) -> list[Proto]:
         # Its scale is the product of the others', one for each output channel.
         scale = writer.emit("Mul", [writer.input(1), writer.input(4)])
         inputs.append(writer.dequantize(bias, scale, "", 0))
-    y = writer.like_node("Conv", inputs)
+    rank = len(writer.sizes(writer.input(3)) or ()) or _IMAGE
+    y = writer.channels_first("Conv", inputs, rank if writer.attribute("channels_last", 0) else 0)
     return writer.quantized(y, 6, 1)
 
 
@@ -160,15 +175,24 @@ def _pool(operator: str) -> Callable[[_Writer], list[Proto]]:
     """A pooling, channels last where the node says so; ONNX has them first."""
 
     def expand(writer: _Writer) -> list[Proto]:
-        last = bool(writer.attribute("channels_last", 0))
-        x = writer.operand(0)
         # Pooling of ONNX Runtime's is of images where channels come last.
-        x = writer.emit("Transpose", [x], perm=[0, 3, 1, 2]) if last else x
-        y = writer.like_node(operator, [x], ["channels_last"])
-        y = writer.emit("Transpose", [y], perm=[0, 2, 3, 1]) if last else y
-        return writer.quantized(y, 3)
+        rank = _IMAGE if writer.attribute("channels_last", 0) else 0
+        return writer.quantized(writer.channels_first(operator, [writer.operand(0)], rank), 3)
 
     return expand
+
+
+def _max_pool(writer: _Writer) -> list[Proto]:
+    """NhwcMaxPool: the largest of bytes, in images whose channels come last."""
+    writer.channels_first("MaxPool", [writer.input(0)], _IMAGE, writer.node.output[0])
+    return writer.nodes
+
+
+def _quantization(writer: _Writer) -> list[Proto]:
+    """ONNX Runtime's QuantizeLinear and its inverse: ONNX's with any type in any opset."""
+    node, axis = writer.node, int(writer.attribute("axis", 1))
+    writer.emit(node.op_type, list(node.input), node.output[0], axis=axis)
+    return writer.nodes
 
 
 def _qlinear_concat(writer: _Writer) -> list[Proto]:
@@ -214,15 +238,19 @@ _EXPANSIONS: Mapping[tuple[str, str], Callable[[_Writer], list[Proto]]] = Mappin
         ("", "ConvInteger"): _conv_integer,
         ("", "QLinearConv"): _qlinear_conv,
         ("", "QLinearMatMul"): _qlinear_matmul,
+        (_MICROSOFT, "DequantizeLinear"): _quantization,
+        (_MICROSOFT, "NhwcMaxPool"): _max_pool,
         (_MICROSOFT, "QGemm"): _qgemm,
         (_MICROSOFT, "QLinearAdd"): _elementwise("Add"),
         (_MICROSOFT, "QLinearAveragePool"): _pool("AveragePool"),
         (_MICROSOFT, "QLinearConcat"): _qlinear_concat,
+        (_MICROSOFT, "QLinearConv"): _qlinear_conv,
         (_MICROSOFT, "QLinearGlobalAveragePool"): _pool("GlobalAveragePool"),
         (_MICROSOFT, "QLinearLeakyRelu"): _unary("LeakyRelu"),
         (_MICROSOFT, "QLinearMul"): _elementwise("Mul"),
         (_MICROSOFT, "QLinearSigmoid"): _unary("Sigmoid"),
         (_MICROSOFT, "QLinearSoftmax"): _qlinear_softmax,
         (_MICROSOFT, "QLinearWhere"): _qlinear_where,
+        (_MICROSOFT, "QuantizeLinear"): _quantization,
     }
 )

@@ -7,15 +7,17 @@ from typing import Any
 from hybridc.compiler.errors import ModelError
 
 _STANDARD = ("", "ai.onnx")
+_MICROSOFT = "com.microsoft"
 # The newest that ONNX Runtime 1.31 reads; onnx 1.23 stamps files with IR 14 and opset 28.
 _IR_VERSION = 13
 _OPSET = 26
 # In the versions 12 to 15 of these, onnx infers a type, but no shape; nothing else is different.
 _SHAPED_SINCE = MappingProxyType({"GreaterOrEqual": 16, "LessOrEqual": 16})
-# Of quantisation: an axis, and blocks.  What ONNX Runtime's and ONNX's quantised operators are
-# written out to has them in models of any opset.
+# An axis, blocks and 16 bits, which are there since this opset, are in models of any opset where
+# ONNX Runtime's and ONNX's quantised operators are written out to these.
 _QUANTIZATION = frozenset({"DequantizeLinear", "QuantizeLinear"})
-_ATTRIBUTES_SINCE = MappingProxyType({"axis": 13, "block_size": 21})
+_OF_ANY_AXIS = frozenset({"axis", "block_size"})
+_WIDE_SINCE = 21
 # ONNX Runtime's optimiser writes it whatever the model's opset.
 _OF_ANY_OPSET = frozenset({"LayerNormalization"})
 
@@ -29,7 +31,7 @@ def inferring_schema(node: Any, opset: int) -> Any:
 
     since = _SHAPED_SINCE.get(node.op_type, 0) if node.domain in _STANDARD else 0
     if node.op_type in _QUANTIZATION:
-        since = max((_ATTRIBUTES_SINCE.get(a.name, 0) for a in node.attribute), default=0)
+        since = _WIDE_SINCE if any(a.name in _OF_ANY_AXIS for a in node.attribute) else 0
     return onnx.defs.get_schema(node.op_type, max(opset, since), node.domain)
 
 
@@ -60,6 +62,18 @@ def _signature(operator: str, opset: int) -> Any:
         return None
     options = {name: str(option.default_value) for name, option in schema.attributes.items()}
     return options, *([port.name for port in side] for side in (schema.inputs, schema.outputs))
+
+
+def name_microsoft(proto: Any) -> None:
+    """Name ONNX Runtime's own operators among those of a model that has nodes of them, in place.
+
+    It loads models that do not, and its tools write such.
+    """
+    import onnx
+
+    named = any(opset.domain == _MICROSOFT for opset in proto.opset_import)
+    if not named and any(node.domain == _MICROSOFT for node in _walk(proto.graph.node)):
+        proto.opset_import.append(onnx.helper.make_opsetid(_MICROSOFT, 1))
 
 
 def require_known(proto: Any, name: str) -> None:

@@ -43,9 +43,12 @@ def resampled(x: Expr, axis: Axis, how: How) -> Expr:
     """A tensor with one axis resized.  Raises UnsupportedError for what ONNX has no formula."""
     if how.mode != "nearest" and how.dtype not in _FLOATS:
         raise UnsupportedError(f"mode={how.mode} for {how.dtype} and sizes that are not constants")
-    places = _places(axis, how.coordinates)
+    # That rounding of ONNX Runtime's follows neither precision, but this one more often.
+    kind = "float64" if (how.mode, how.rounding) == ("nearest", "round_prefer_ceil") else _WIDE
+    places = _places(axis, how.coordinates, kind)
     if how.mode == "nearest":
-        return relax.op.take(x, _index(axis, _rounded(places, how.rounding)), axis=axis.axis)
+        chosen = _rounded(places, how.rounding, kind)
+        return relax.op.take(x, _index(axis, chosen), axis=axis.axis)
     shape = [1] * how.rank
     shape[axis.axis] = axis.after
     total: Expr = None
@@ -57,54 +60,57 @@ def resampled(x: Expr, axis: Axis, how: How) -> Expr:
     return total
 
 
-def _number(size: Any) -> Expr:
+def _number(size: Any, kind: str) -> Expr:
     """A size as a tensor of one float."""
-    return relax.op.astype(relax.op.shape_to_tensor(shape_of([size])), _WIDE)
+    return relax.op.astype(relax.op.shape_to_tensor(shape_of([size])), kind)
 
 
-def _const(value: float) -> Expr:
-    return relax.const(value, _WIDE)
+def _const(value: float, kind: str = _WIDE) -> Expr:
+    return relax.const(value, kind)
 
 
-def _places(axis: Axis, coordinates: str) -> Expr:
-    """Where in the input each element of the output lies."""
-    o = relax.op
-    y = o.astype(o.arange(0, axis.after, 1, "int64"), _WIDE)
-    before, after = _number(axis.before), _number(axis.after)
-    scale = o.divide(after, before) if axis.scale is None else _const(axis.scale)
+def _places(axis: Axis, coordinates: str, kind: str) -> Expr:
+    """Where in the input each element of the output lies, computed in `kind`."""
+    o, one, half = relax.op, _const(1.0, kind), _const(0.5, kind)
+    y = o.astype(o.arange(0, axis.after, 1, "int64"), kind)
+    before, after = _number(axis.before, kind), _number(axis.after, kind)
+    scale = o.divide(after, before) if axis.scale is None else _const(axis.scale, kind)
     extent = after if axis.scale is None else o.multiply(scale, before)
-    centred = o.subtract(o.divide(o.add(y, _const(0.5)), scale), _const(0.5))
+    middle = o.divide(o.add(y, half), scale)
+    centred = o.subtract(middle, half)
     match coordinates:
         case "half_pixel":
             return centred
         case "pytorch_half_pixel":
-            return o.where(o.equal(after, _const(1.0)), _const(0.0), centred)
+            return o.where(o.equal(after, one), _const(0.0, kind), centred)
         case "asymmetric":
             return o.divide(y, scale)
+        case "tf_half_pixel_for_nn":
+            return middle
         case "align_corners":
-            alone = o.equal(extent, _const(1.0))
-            apart = o.where(alone, _const(1.0), o.subtract(extent, _const(1.0)))
+            alone = o.equal(extent, one)
+            apart = o.where(alone, one, o.subtract(extent, one))
             return o.divide(
-                o.multiply(y, o.where(alone, _const(0.0), o.subtract(before, _const(1.0)))), apart
+                o.multiply(y, o.where(alone, _const(0.0, kind), o.subtract(before, one))), apart
             )
         case "half_pixel_symmetric":
-            share = o.subtract(_const(1.0), o.divide(after, extent))
-            return o.add(o.multiply(o.multiply(before, _const(0.5)), share), centred)
+            share = o.subtract(one, o.divide(after, extent))
+            return o.add(o.multiply(o.multiply(before, half), share), centred)
         case _:
             raise UnsupportedError(f"{coordinates} and sizes that are not constants")
 
 
-def _rounded(places: Expr, rounding: str) -> Expr:
-    o = relax.op
+def _rounded(places: Expr, rounding: str, kind: str) -> Expr:
+    o, half = relax.op, _const(0.5, kind)
     down = o.floor(places)
     rest = o.subtract(places, down)
-    up = o.add(down, _const(1.0))
+    up = o.add(down, _const(1.0, kind))
     rounded: Mapping[str, Callable[[], Expr]] = MappingProxyType(
         {
             "floor": lambda: down,
             "ceil": lambda: o.ceil(places),
-            "round_prefer_floor": lambda: o.where(o.greater(rest, _const(0.5)), up, down),
-            "round_prefer_ceil": lambda: o.where(o.greater_equal(rest, _const(0.5)), up, down),
+            "round_prefer_floor": lambda: o.where(o.greater(rest, half), up, down),
+            "round_prefer_ceil": lambda: o.where(o.greater_equal(rest, half), up, down),
         }
     )
     return rounded[rounding]()

@@ -83,6 +83,8 @@ def _repeats(coordinates: str, rounding: str, whole: bool) -> bool:
     """
     if whole and coordinates in ("half_pixel", "pytorch_half_pixel"):
         return rounding.startswith("round")
+    if whole and coordinates == "tf_half_pixel_for_nn":
+        return rounding == "floor"
     return (coordinates, rounding) == ("asymmetric", "floor")
 
 

@@ -68,7 +68,7 @@ def _shows(view: Node, node: Node) -> bool:
     """Whether a view is of those places of a tensor that a node writes to."""
     written, kind = known_zeros.bound(node), known_zeros.name_of(node)
     if view is written["self"]:
-        return len(_chosen(node)[1]) == view.meta["val"].shape[_chosen(node)[0]]
+        return len(_chosen(node)[1]) == int(view.meta["val"].shape[_chosen(node)[0]])
     alike = {"slice.Tensor": "slice_scatter.default", "select.int": "select_scatter.default"}
     if alike.get(known_zeros.name_of(view)) != kind:
         return False
