@@ -1,7 +1,7 @@
 """Where an array's elements begin, sooner than numpy tells it.
 
-`array.ctypes.data` and `__array_interface__` describe the whole array first: 1.1 and 1.3 us, as long
-as a small model takes.  This takes 0.2 (Emerald Rapids).
+`array.ctypes.data` and `__array_interface__` describe the whole array first: 1.1 and 1.3 us, as
+long as a small model takes.  This takes 0.2 (Emerald Rapids).
 """
 
 import ctypes
