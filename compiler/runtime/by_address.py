@@ -103,13 +103,14 @@ class ByAddress:
             stage[...] = given
 
         def taken(given: Any) -> Array:
+            array: Array = given
             if type(given) is not np.ndarray or given.dtype is not dtype or given.shape != shape:
-                given = checked(given)
-            start = address(given)
-            if start % alignment or not given.flags.c_contiguous:
-                stage[...], start = given, staged
+                array = checked(given)
+            start = address(array)
+            if start % alignment or not array.flags.c_contiguous:
+                stage[...], start = array, staged
             table[place] = start
-            return given
+            return array
 
         return copied if stage.nbytes <= SMALL else taken
 
