@@ -21,6 +21,7 @@ DEFAULT: Pipeline = (
     ("fold-constants", "weights of convolutions that were just lifted; int8 must know them"),
     ("integer-arithmetic", "quantised products use integers; weights are plain constants by now"),
     ("depthwise-planes", "isolated depthwise convolutions keep their layout; before it changes"),
+    ("pointwise-planes", "isolated 1x1 convolutions keep their layout; before it changes"),
     ("layout", "channels last: convolutions then read and write whole vectors"),
     ("sink-transposes", "operators without a layout, such as where, would have two each"),
     ("merge-transposes", "a transpose that sank meets the one that undoes it"),

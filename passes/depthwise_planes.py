@@ -1,6 +1,5 @@
 """Compute depthwise convolutions channels first where nothing around them is channels last."""
 
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +19,8 @@ from hybridc.compiler.ir.rewrite import (
 )
 from hybridc.compiler.kernels.convolutions import depthwise_planes
 from hybridc.compiler.kernels.products.contractions import Conv2d
+from hybridc.passes._surroundings import is_alone
 
-# Tensors of fewer axes have no layout that a transpose could change.
-_LEAST_AXES = 3
 _LAYOUT = "NCHW", "OIHW"
 # Columns of windows of one row, of which rows share nothing, up to which transposes cost more.
 _WIDEST_ROW = 11
@@ -44,7 +42,8 @@ class DepthwisePlanes(Pass):
         def rule(value: Expr, graph: Graph) -> Expr | None:
             if not _is_depthwise(value) or graph.constant(value.args[1]) is None:
                 return None
-            return _on_planes(value, graph, builder) if _is_alone(value, graph) else None
+            alone = is_alone(value, graph, _is_depthwise)
+            return _on_planes(value, graph, builder) if alone else None
 
         made = rewrite(module, rule)
         functions = builder.get().functions_items()
@@ -68,33 +67,6 @@ def _is_depthwise(value: Expr) -> bool:
     # One channel that many results are made of is any convolution's.
     alone = groups > 1 or shape(weight)[0] == 1
     return layouts == _LAYOUT and groups == channels and alone
-
-
-def _is_alone(value: Expr, graph: Graph) -> bool:
-    """Whether no tensor that operators link with a convolution's is turned or convolved as well."""
-    links: dict[Any, list[tuple[Expr, list[Expr]]]] = defaultdict(list)
-    for var, bound in graph.values.items():
-        linked = [var, *relax.analysis.free_vars(bound)]
-        for each in linked:
-            links[each].append((bound, linked))
-    seen: set[Any] = set()
-    todo = list(relax.analysis.free_vars(value))
-    while todo:
-        tensor = todo.pop()
-        if tensor in seen or _is_small(tensor):
-            continue
-        seen.add(tensor)
-        for bound, linked in links[tensor]:
-            name = operator(bound)
-            if name == "permute_dims" or ("conv" in name and not _is_depthwise(bound)):
-                return False
-            todo += linked
-    return True
-
-
-def _is_small(tensor: Expr) -> bool:
-    rank = getattr(tensor.ty, "ndim", -1)
-    return 0 <= rank < _LEAST_AXES
 
 
 def _on_planes(call: Expr, graph: Graph, builder: Any) -> Expr:

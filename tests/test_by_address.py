@@ -19,6 +19,7 @@ from hybridc.compiler.aot import addresses
 from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.model import random_feed
+from hybridc.compiler.runtime.array_address import address
 from hybridc.compiler.runtime.recycled import Recycled
 from hybridc.compiler.runtime.session import InferenceSession
 
@@ -77,18 +78,25 @@ def test_results_are_the_callers_own_and_stay(artifact: Artifact) -> None:
 
 def test_memory_of_results_is_given_again_only_when_nothing_holds_it() -> None:
     results = Recycled((3, 700), np.dtype(np.float32))
-    first = results.next()
-    memory = first.ctypes.data
+    first, memory = results.next()
+    assert memory == first.ctypes.data
     assert memory % 64 == 0
-    row, tensor = first[1:, 3], from_dlpack(results.next())
+    row, tensor = first[1:, 3], from_dlpack(results.next()[0])
     del first  # a view of it is left, and a tensor of the other
-    others = [results.next() for _ in range(3)]
+    others = [results.next()[0] for _ in range(3)]
     held = {memory, tensor.data_ptr(), *(array.ctypes.data for array in others)}
     assert len(held) == 5
     del row
-    assert results.next().ctypes.data == memory
+    assert results.next()[1] == memory
     del tensor
-    assert len({results.next().ctypes.data for _ in range(8)} & held) >= 1
+    assert len({results.next()[1] for _ in range(8)} & held) >= 1
+
+
+def test_addresses_are_those_that_numpy_tells() -> None:
+    whole = np.zeros((4, 6, 5), np.float64)
+    frozen = np.frombuffer(b"12345678", np.uint8)
+    for array in (whole, whole[1:, ::2], whole[..., 3], whole.T, frozen, frozen[5:], np.array(1)):
+        assert address(array) == array.__array_interface__["data"][0]
 
 
 def test_named_outputs_come_in_the_order_asked_for(artifact: Artifact) -> None:

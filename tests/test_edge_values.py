@@ -157,6 +157,28 @@ def _quotient(a: int, b: int) -> int:
     return whole if (a < 0) == (b < 0) else -whole
 
 
+def test_remainders_of_floats_are_exact_to_the_bit() -> None:
+    """Beside numpy: whole quotients, those just below, and beyond what float64 holds."""
+    rng, count = np.random.default_rng(0), 1000
+    y = (rng.random(count) + 0.5).astype(np.float32)
+    whole = (rng.integers(1, 2**24, count) * y.astype(np.float64)).astype(np.float32)
+    below = np.nextafter(np.float32(3) * y, np.float32(0))
+    far = (rng.standard_normal(count) * 2.0 ** rng.integers(-60, 60, count)).astype(np.float32)
+    some = [0, -0.0, 1, -1.5, np.inf, -np.inf, np.nan, 1e-45, -3e38, 2.0**28, 2.0**29]
+    pairs = [part.ravel() for part in np.meshgrid(*2 * [np.array(some, np.float32)])]
+    x, y = (
+        np.concatenate([*parts, edge])
+        for parts, edge in zip(((whole, below, far), (y, y, -y)), pairs, strict=True)
+    )
+    operators = (("Mod", ("x", "y"), (("fmod", 1),)),)
+    (rest,) = compiled(operators, x.shape, "float32").run(None, {"x": x, "y": y})
+    with np.errstate(all="ignore"):
+        wanted = np.fmod(x, y)
+    np.testing.assert_array_equal(rest, wanted)
+    known = ~np.isnan(wanted)
+    np.testing.assert_array_equal(np.signbit(rest[known]), np.signbit(wanted[known]))
+
+
 @pytest.mark.parametrize("constant", [True, False])
 def test_slopes_that_are_no_numbers_touch_negative_numbers_alone(constant: bool) -> None:
     """The oracle is ONNX Runtime: ONNX's reference multiplies zeros, against ONNX's text."""

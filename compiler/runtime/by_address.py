@@ -15,6 +15,7 @@ from hybridc.compiler.aot import addresses
 from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.model import Array, OpaqueSpec
 from hybridc.compiler.runtime import loading
+from hybridc.compiler.runtime.array_address import address
 from hybridc.compiler.runtime.carriers import CARRIERS
 from hybridc.compiler.runtime.recycled import Recycled
 from hybridc.compiler.runtime.tensors import SMALL, InputPort, Tensor, empty, to_tensor
@@ -34,7 +35,7 @@ class ByAddress:
         self._held = tuple(given), empty((int(kernels[addresses.BYTES]()),), np.dtype(np.uint8))
         inputs, results = len(ports), len(artifact.outputs)
         self._table = empty((inputs + results + 1 + len(given),), np.dtype(np.int64))
-        self._table[inputs + results] = _address(self._held[1])
+        self._table[inputs + results] = address(self._held[1])
         self._table[inputs + results + 1 :] = [weight.data_ptr() for weight in given]
         self._argument = to_tensor(self._table)
         self._others = _copy(self._table)
@@ -71,28 +72,29 @@ class ByAddress:
         self._run(self._other_argument)
 
     def _with_large(self, _read: Sequence[Any]) -> list[Array]:
-        made = {i: self._made(place, arrays) for i, place, arrays in self._large}
+        made = [(i, self._made(place, arrays)) for i, place, arrays in self._large]
         self._run(self._argument)
-        copies = iter(self._copies)
-        count = len(made) + len(self._copies)
-        return [made[i] if i in made else next(copies)() for i in range(count)]
+        results = [copy() for copy in self._copies]
+        for i, array in made:  # in the order of their numbers, so that each comes to its place
+            results.insert(i, array)
+        return results
 
     def _made(self, place: int, arrays: Recycled) -> Array:
         """An array for a result."""
-        array = arrays.next()
-        self._table[place] = _address(array)
+        array, self._table[place] = arrays.next()
         return array
 
     def _stage(self, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array that keeps its place."""
         array = empty(shape, dtype)
-        self._table[place] = _address(array)
+        self._table[place] = address(array)
         return array
 
     def _taking(self, place: int, port: InputPort) -> Callable[[Any], Any]:
         """What puts an input where kernels read it."""
         dtype, shape, checked = port.dtype, port.spec.shape, port.checked
         stage = self._stage(place, port.spec.fixed, dtype)
+        table, alignment, staged = self._table, port.alignment, address(stage)
 
         def copied(given: Any) -> None:
             # Most are as they should be, and seen to be so with as little as this.
@@ -101,11 +103,13 @@ class ByAddress:
             stage[...] = given
 
         def taken(given: Any) -> Array:
-            array = checked(given)
-            start = _address(array)
-            if start % port.alignment or not array.flags.c_contiguous:
-                stage[...], start = array, _address(stage)
-            self._table[place] = start
+            array: Array = given
+            if type(given) is not np.ndarray or given.dtype is not dtype or given.shape != shape:
+                array = checked(given)
+            start = address(array)
+            if start % alignment or not array.flags.c_contiguous:
+                stage[...], start = array, staged
+            table[place] = start
             return array
 
         return copied if stage.nbytes <= SMALL else taken
@@ -154,7 +158,3 @@ def _copy(table: Array) -> Array:
     other = empty(table.shape, table.dtype)
     other[...] = table
     return other
-
-
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])

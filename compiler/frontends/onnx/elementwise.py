@@ -20,6 +20,7 @@ from hybridc.compiler.ir.rewrite import constant
 
 # Beyond this power of a float a product takes more roundings than the function.
 _LARGEST_PRODUCT = 3
+_FLOAT_MOST = float(np.finfo(np.float32).max)
 
 
 def _pow(node: Node) -> Expr:
@@ -144,10 +145,29 @@ def float_remainder(s: Scope, x: Expr, y: Expr) -> Expr:
     function = "fmod" if wide == "float64" else "fmodf"  # of C; TVM has no code for its own
 
     def remainder(a: Expr, b: Expr) -> Expr:
-        return tirx.call_pure_extern(wide, function, a, b)
+        called = tirx.call_pure_extern(wide, function, a, b)
+        return called if wide == "float64" else _near_remainder(a, b, called)
 
     rest = _by_element(s, remainder, "fmod", s.as_type(x, wide), s.as_type(y, wide))
     return s.as_type(rest, kind)
+
+
+def _near_remainder(a: Expr, b: Expr, otherwise: Expr) -> Expr:
+    """The remainder of floats of 32 bits by their quotient, where that is below 2^28.
+
+    A quotient of numbers of 24 bits that is no whole number is at least 2^-24 below the next one,
+    farther than float64 rounds it there.  Its product with the divisor takes 52 bits.
+    """
+    x, y = a.astype("float64"), b.astype("float64")
+    rest = (x - tirx.trunc(x / y) * y).astype("float32")
+    sign, others = tirx.const(-(2**31), "int32"), tirx.const(2**31 - 1, "int32")
+    bits = tirx.reinterpret("int32", rest) & others | tirx.reinterpret("int32", a) & sign
+    size = tirx.abs(y)
+    near = tirx.all(
+        tirx.abs(x) < size * tirx.const(2.0**28, "float64"),
+        size <= tirx.const(_FLOAT_MOST, "float64"),
+    )
+    return tirx.if_then_else(near, tirx.reinterpret("float32", bits), otherwise)
 
 
 def _truncated(node: Node) -> Expr:
