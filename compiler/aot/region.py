@@ -12,7 +12,7 @@ from typing import Any
 import tvm
 from tvm import tirx
 
-from hybridc.compiler.aot.parts import Buffer, Part, Parts, sequence
+from hybridc.compiler.aot.parts import Part, Parts, is_buffer, sequence, sizes_of
 from hybridc.compiler.interfaces import PrimFunc
 
 _REGION, _BARRIER = "pragma_parallel_launch_point", "pragma_parallel_barrier_when_finish"
@@ -58,16 +58,17 @@ class Kernel:
 
     def calls(
         self,
-        data: Mapping[Buffer, Any],
+        data: Mapping[Any, Any],
         failures: Failures,
         condition: Callable[[Part], Any] = lambda _: None,
     ) -> list["Call"]:
         """The calls of its parts, given where the data of parameters and shared buffers lie.
 
-        One for which there is a condition is made where that is true.
+        Open sizes are given with them.  One for which there is a condition is made where that is
+        true.
         """
         return [
-            Call(name, part, tuple(data[b] for b in part.buffers), failures, condition(part))
+            Call(name, part, _given(part, data), failures, condition(part))
             for part, name in zip(self.parts.parts, self.names, strict=True)
         ]
 
@@ -75,15 +76,21 @@ class Kernel:
         """The kernel as it was, which now calls its parts."""
         shared, failures = self.parts.shared, Failures()
         own = [tirx.AllocBuffer(buffer) for buffer in shared]
-        data = {buffer: buffer.data for buffer in (*kernel.params, *shared)}
+        buffers = [buffer for buffer in (*kernel.params, *shared) if is_buffer(buffer)]
+        data = {buffer: buffer.data for buffer in buffers}
+        data |= {size: size for size in sizes_of(kernel)}
         calls = [call.statement() for call in self.calls(data, failures)]
         body = sequence([*own, failures.around(calls)])
         return tirx.PrimFunc(kernel.params, body, kernel.ret_type, kernel.attrs)
 
 
+def _given(part: Part, data: Mapping[Any, Any]) -> tuple[Any, ...]:
+    return tuple(data[each] for each in (*part.buffers, *part.sizes))
+
+
 @dataclass(frozen=True)
 class Call:
-    """The tasks of one part, on the data that its buffers stand for."""
+    """The tasks of one part, on the data that its buffers and sizes stand for."""
 
     name: Any
     part: Part
@@ -102,6 +109,10 @@ class Call:
         if self.part.tasks == 1:
             return self.task(tirx.const(0, "int32"))
         return _parallel(self.part.tasks, self.task)
+
+    def serial(self) -> Statement:
+        """All of them on the thread that is there."""
+        return _loop(self.part.tasks, self.task, tirx.ForKind.SERIAL)
 
 
 def region(calls: Sequence[Call]) -> Statement:
@@ -130,9 +141,13 @@ def _on_one_thread(body: Statement) -> Statement:
 
 
 def _parallel(tasks: int, body: Callable[[Any], Statement]) -> Statement:
+    return _loop(tasks, body, tirx.ForKind.PARALLEL)
+
+
+def _loop(tasks: int, body: Callable[[Any], Statement], kind: Any) -> Statement:
     task = tirx.Var("task", "int32")
     zero, extent = tirx.const(0, "int32"), tirx.const(tasks, "int32")
-    return tirx.For(task, zero, extent, tirx.ForKind.PARALLEL, body(task))
+    return tirx.For(task, zero, extent, kind, body(task))
 
 
 def _marked(mark: str, body: Statement) -> Statement:

@@ -15,9 +15,10 @@ from hybridc.compiler.aot import addresses
 from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.model import Array, OpaqueSpec
 from hybridc.compiler.runtime import loading
+from hybridc.compiler.runtime.by_sizes import BySizes
 from hybridc.compiler.runtime.carriers import CARRIERS
 from hybridc.compiler.runtime.recycled import Recycled
-from hybridc.compiler.runtime.tensors import SMALL, InputPort, Tensor, empty, to_tensor
+from hybridc.compiler.runtime.tensors import SMALL, InputPort, Tensor, address, empty, to_tensor
 
 
 class ByAddress:
@@ -34,7 +35,7 @@ class ByAddress:
         self._held = tuple(given), empty((int(kernels[addresses.BYTES]()),), np.dtype(np.uint8))
         inputs, results = len(ports), len(artifact.outputs)
         self._table = empty((inputs + results + 1 + len(given),), np.dtype(np.int64))
-        self._table[inputs + results] = _address(self._held[1])
+        self._table[inputs + results] = address(self._held[1])
         self._table[inputs + results + 1 :] = [weight.data_ptr() for weight in given]
         self._argument = to_tensor(self._table)
         self._others = _copy(self._table)
@@ -80,13 +81,13 @@ class ByAddress:
     def _made(self, place: int, arrays: Recycled) -> Array:
         """An array for a result."""
         array = arrays.next()
-        self._table[place] = _address(array)
+        self._table[place] = address(array)
         return array
 
     def _stage(self, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """An array that keeps its place."""
         array = empty(shape, dtype)
-        self._table[place] = _address(array)
+        self._table[place] = address(array)
         return array
 
     def _taking(self, place: int, port: InputPort) -> Callable[[Any], Any]:
@@ -102,9 +103,9 @@ class ByAddress:
 
         def taken(given: Any) -> Array:
             array = checked(given)
-            start = _address(array)
+            start = address(array)
             if start % port.alignment or not array.flags.c_contiguous:
-                stage[...], start = array, _address(stage)
+                stage[...], start = array, address(stage)
             self._table[place] = start
             return array
 
@@ -113,7 +114,7 @@ class ByAddress:
 
 def by_address(
     library: Any, artifact: Artifact, ports: Sequence[InputPort], weights: Sequence[Tensor]
-) -> ByAddress | None:
+) -> ByAddress | BySizes | None:
     """The calls of a loaded artifact, or None if they need the virtual machine.
 
     Raises ArtifactError if its manifest or its weights are not those of its library, which would
@@ -122,23 +123,31 @@ def by_address(
     specs = [*artifact.inputs, *artifact.outputs]
     if artifact.called or "gpu" in artifact.target:
         return None
-    if any(isinstance(spec, OpaqueSpec) or dims.is_open(spec.shape) for spec in specs):
+    if any(isinstance(spec, OpaqueSpec) for spec in specs):
         return None
     if any(spec.dtype in CARRIERS for spec in specs):
         return None
+    is_open = any(dims.is_open(spec.shape) for spec in specs)
     for kernels in library.imports:
         if kernels.implements_function(addresses.LAYOUT):
-            _require_layout(kernels, artifact, ports)
-            return ByAddress(kernels, artifact, ports, weights)
+            if _has_layout(kernels, artifact, ports):
+                return (BySizes if is_open else ByAddress)(kernels, artifact, ports, weights)
+            if not is_open:
+                raise loading.mismatch(artifact)
+            # The virtual machine compares sizes itself.
     return None
 
 
-def _require_layout(kernels: Any, artifact: Artifact, ports: Sequence[InputPort]) -> None:
-    inputs = [(port.spec.fixed, str(port.dtype)) for port in ports]
-    results = [(spec.fixed, str(np.dtype(spec.dtype))) for spec in artifact.outputs]
+def _has_layout(kernels: Any, artifact: Artifact, ports: Sequence[InputPort]) -> bool:
+    inputs = [(_numbers(port.spec.shape), str(port.dtype)) for port in ports]
+    results = [(_numbers(spec.shape), str(np.dtype(spec.dtype))) for spec in artifact.outputs]
     weights = [array.nbytes for array in artifact.weights.values()]
-    if addresses.layout(inputs, results, weights) != int(kernels[addresses.LAYOUT]()):
-        raise loading.mismatch(artifact)
+    return addresses.layout(inputs, results, weights) == int(kernels[addresses.LAYOUT]())
+
+
+def _numbers(shape: dims.Shape) -> tuple[int, ...]:
+    """A shape as the layout has it."""
+    return tuple(-1 if isinstance(size, dims.Dim) else size for size in shape)
 
 
 def chosen(results: Sequence[Array], wanted: Sequence[tuple[int, Any]]) -> list[Array]:
@@ -154,7 +163,3 @@ def _copy(table: Array) -> Array:
     other = empty(table.shape, table.dtype)
     other[...] = table
     return other
-
-
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])

@@ -81,6 +81,11 @@ def placed(memory: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array
     return memory[start : start + dtype.itemsize * math.prod(shape)].view(dtype).reshape(shape)
 
 
+def address(array: Array) -> int:
+    """Where an array's memory begins."""
+    return int(array.__array_interface__["data"][0])
+
+
 @dataclass(frozen=True)
 class InputPort:
     """Checks what is given for one input and hands it to TVM.
