@@ -6,6 +6,7 @@ addresses and numbers of their own, and arrays for small inputs and results.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.runtime.recycled import Recycled
 from hybridc.compiler.runtime.tensors import SMALL, InputPort, Tensor, address, empty, to_tensor
 
-# Sizes whose tables are kept.
-_KEPT = 64
+# Sizes whose tables are kept, and bytes of large results that may wait for more calls of theirs.
+_KEPT, _WAITING = 64, 2**26
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -26,8 +27,8 @@ Shapes = tuple[tuple[int, ...], ...]
 class _Call:
     """What calls of one set of shapes need.
 
-    `stages` are the arrays of small inputs, by place; `small` those of small results, and `large`
-    the kinds of the others, by number.
+    `stages` are the arrays of small inputs, by place; `small` those of small results, `large` the
+    kinds of the others and `arrays` what gives them, by number.
     """
 
     table: Array
@@ -36,6 +37,13 @@ class _Call:
     stages: dict[int, Array] = field(default_factory=dict[int, Array])
     small: dict[int, Array] = field(default_factory=dict[int, Array])
     large: dict[int, tuple[tuple[int, ...], np.dtype[Any]]] = field(default_factory=dict[int, Any])
+    arrays: dict[int, Recycled] = field(default_factory=dict[int, Recycled])
+
+    @property
+    def waiting(self) -> int:
+        """The bytes of large results that are kept for the next calls, two of each."""
+        kinds = self.large.values() if self.arrays else ()
+        return sum(2 * dtype.itemsize * prod(shape) for shape, dtype in kinds)
 
 
 class BySizes:
@@ -61,7 +69,6 @@ class BySizes:
         self._length = self._numbers + int(kernels[open_table.COUNT]())
         self._calls: dict[Shapes, _Call] = {}
         self._memory, self._last = empty((0,), np.dtype(np.uint8)), None
-        self._recycled: dict[int, Recycled] = {}
 
     def __call__(self, feed: Mapping[str, object]) -> list[Array]:
         """All results, arrays of the caller's own.
@@ -111,7 +118,7 @@ class BySizes:
         """Arrays for the results that are not small."""
         made: dict[int, Array] = {}
         for number in call.large:
-            made[number] = self._recycled[number].next()
+            made[number] = call.arrays[number].next()
             call.table[len(self._ports) + number] = address(made[number])
         return made
 
@@ -121,7 +128,12 @@ class BySizes:
             self._memory = empty((0,), self._memory.dtype)  # the old one goes first
             self._memory = empty((call.memory,), self._memory.dtype)
         call.table[len(self._ports) + len(self._kinds)] = address(self._memory)
-        self._recycled = {number: Recycled(*kind) for number, kind in call.large.items()}
+        if not call.arrays:
+            call.arrays = {number: Recycled(*kind) for number, kind in call.large.items()}
+            others = [each for each in self._calls.values() if each is not call]
+            if call.waiting + sum(each.waiting for each in others) > _WAITING:
+                for each in others:
+                    each.arrays = {}
         self._last = call
 
     def _planned(self, read: Sequence[Array], shapes: Shapes) -> _Call:
@@ -145,7 +157,7 @@ class BySizes:
         made = iter(table[self._numbers + len(sizes) :].tolist())
         for number, (spec, dtype) in enumerate(zip(self._outputs, self._kinds, strict=True)):
             shape = tuple(next(made) if isinstance(n, dims.Dim) else n for n in spec.shape)
-            if int(np.prod(shape, dtype=np.int64)) * dtype.itemsize <= SMALL:
+            if prod(shape) * dtype.itemsize <= SMALL:
                 place = len(self._ports) + number
                 call.small[number] = self._stage(place, shape, dtype, table)
             else:

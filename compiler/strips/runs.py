@@ -47,15 +47,15 @@ def following(extent: Expr, sizes: Sequence[int]) -> list[Run]:
         count, end = (tirx.Var(f"{name}{size}", "int64") for name in ("strips", "end"))
         more = tirx.floordiv(extent - done + (shorter - 1), size)
         before = (
-            tirx.Bind(count, hidden(tirx.Select(extent >= size, more, tirx.const(0, "int64")))),
-            tirx.Bind(end, hidden(tirx.min(done + count * size, extent))),
+            tirx.Bind(count, _hidden(tirx.Select(extent >= size, more, tirx.const(0, "int64")))),
+            tirx.Bind(end, _hidden(tirx.min(done + count * size, extent))),
         )
         runs.append(Run(count, _from(done, size, extent), before))
         done = end
     return [*runs, Run(extent - done, lambda strip: strip)] if 1 in sizes else runs
 
 
-def hidden(value: Expr) -> Expr:
+def _hidden(value: Expr) -> Expr:
     """A value that TVM does not look into, which takes it twice as long; LLVM does.
 
     Of a call that is said to be pure TVM puts the value wherever the variable is read.
