@@ -12,11 +12,10 @@ from typing import Any
 
 import tvm
 from tvm import tirx
-from tvm_ffi import structural_map
 
 from hybridc.compiler.aot import addresses, worth
 from hybridc.compiler.aot.course import BOUNDARY, Course
-from hybridc.compiler.aot.parts import sequence, sizes_of
+from hybridc.compiler.aot.parts import sequence, sizes_of, substituted
 from hybridc.compiler.aot.region import Call, Failures, Kernel, in_order, regions
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.target import Target
@@ -220,7 +219,7 @@ class _Open:
         known = self._known(name, arguments) if shared else {}
         for buffer in shared:
             places[buffer] = self._numbers.add(start)
-            extents = [_substituted(extent, known) for extent in buffer.shape]
+            extents = [substituted(extent, known) for extent in buffer.shape]
             size = _product(extents) * _element(str(buffer.dtype))
             start = self._numbers.add(_after(places[buffer], size))
         return places, start
@@ -255,10 +254,6 @@ class _Open:
 def _after(start: Expr, size: Expr) -> Expr:
     """The boundary behind a storage."""
     return start + tirx.floordiv(size + (BOUNDARY - 1), BOUNDARY) * BOUNDARY
-
-
-def _substituted(extent: Expr, known: Mapping[Any, Expr]) -> Expr:
-    return structural_map(extent, (tirx.Var, lambda var: known.get(var, var)))
 
 
 def _rounded(size: int) -> int:

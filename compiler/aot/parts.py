@@ -5,7 +5,7 @@ waits for all of them.  Parts can be called by threads that run already and only
 between two parts, in a tenth of that time.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,17 +33,40 @@ TASKS = "hybridc.tasks"  # marks a part, and says among how many tasks its loop 
 
 
 @dataclass(frozen=True)
+class Condition:
+    """Where a part has anything to do: a value of open sizes, and the statements it needs."""
+
+    binds: tuple[Any, ...]
+    value: Any
+
+    def at(self, sizes: Mapping[Size, Any]) -> tuple[list[Statement], Any]:
+        """The same of the sizes of a call, with variables of its own."""
+        known, made = dict(sizes), list[Statement]()
+        for bind in self.binds:
+            own = tirx.Var(bind.var.name, bind.var.ty)
+            made.append(tirx.Bind(own, substituted(bind.value, known)))
+            known[bind.var] = own
+        return made, substituted(self.value, known)
+
+
+def substituted(value: Any, known: Mapping[Any, Any]) -> Any:
+    """An expression in which some variables are others, or what they stand for."""
+    return structural_map(value, (tirx.Var, lambda var: known.get(var, var)))
+
+
+@dataclass(frozen=True)
 class Part:
     """One loop of a kernel as a function of the `buffers`' data and of the number of a task.
 
     There are as many `tasks` as threads at most, 1 where the loop is not parallel.  Open `sizes`
-    are parameters between these.
+    are parameters between these, and may say that there is nothing to do.
     """
 
     func: PrimFunc
     buffers: tuple[Buffer, ...]
     tasks: int
     sizes: tuple[Size, ...] = ()
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True)
@@ -180,7 +203,23 @@ def _part(
     block = s_tir.SBlock([], [], [], "root", body, alloc_buffers=list(private))
     realized, status = s_tir.SBlockRealize([], True, block), tvm.ir.PrimType("int32")
     func = tirx.PrimFunc([*handles, *sizes, task], realized, status)
-    return Part(func.with_attr({"s_tir": True, TASKS: tasks}), tuple(common), tasks, sizes)
+    wanted = _condition(statement, sizes) if tasks > 1 else None
+    func = func.with_attr({"s_tir": True, TASKS: tasks})
+    return Part(func, tuple(common), tasks, sizes, wanted)
+
+
+def _condition(statement: Statement, sizes: Sequence[Size]) -> Condition | None:
+    """The condition under which a statement does anything, where open sizes alone tell it."""
+    *binds, last = statement.seq if isinstance(statement, tirx.SeqStmt) else [statement]
+    if not isinstance(last, tirx.IfThenElse) or last.else_case is not None:
+        return None
+    known = set(sizes)
+    for bind in binds:
+        if not set(_variables(bind.value)) <= known:
+            return None
+        known.add(bind.var)
+    fits = set(_variables(last.condition)) <= known
+    return Condition(tuple(binds), last.condition) if fits else None
 
 
 @module_pass(opt_level=0)

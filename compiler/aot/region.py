@@ -68,7 +68,7 @@ class Kernel:
         true.
         """
         return [
-            Call(name, part, _given(part, data), failures, condition(part))
+            Call(name, part, _given(part, data), failures, condition(part), _when(part, data))
             for part, name in zip(self.parts.parts, self.names, strict=True)
         ]
 
@@ -88,15 +88,24 @@ def _given(part: Part, data: Mapping[Any, Any]) -> tuple[Any, ...]:
     return tuple(data[each] for each in (*part.buffers, *part.sizes))
 
 
+def _when(part: Part, data: Mapping[Any, Any]) -> tuple[list[Statement], Any] | None:
+    known = {size: data[size] for size in part.sizes}
+    return None if part.condition is None else part.condition.at(known)
+
+
 @dataclass(frozen=True)
 class Call:
-    """The tasks of one part, on the data that its buffers and sizes stand for."""
+    """The tasks of one part, on the data that its buffers and sizes stand for.
+
+    `when` says at which sizes threads need not meet for it.
+    """
 
     name: Any
     part: Part
     data: tuple[Any, ...]
     failures: Failures
     condition: Any = None
+    when: tuple[list[Statement], Any] | None = None
 
     def task(self, number: Any) -> Statement:
         """One of them."""
@@ -104,15 +113,22 @@ class Call:
         made = self.failures.noted(call)
         return made if self.condition is None else tirx.IfThenElse(self.condition, made, None)
 
-    def statement(self) -> Statement:
-        """All of them: a parallel loop, or one call where there is one."""
+    def statement(self, mark: str = "") -> Statement:
+        """All of them: a parallel loop, which may be marked, or one call where there is one."""
         if self.part.tasks == 1:
             return self.task(tirx.const(0, "int32"))
-        return _parallel(self.part.tasks, self.task)
+        loop = _parallel(self.part.tasks, self.task)
+        return self._wanted(_marked(mark, loop) if mark else loop)
 
     def serial(self) -> Statement:
         """All of them on the thread that is there."""
-        return _loop(self.part.tasks, self.task, tirx.ForKind.SERIAL)
+        return self._wanted(_loop(self.part.tasks, self.task, tirx.ForKind.SERIAL))
+
+    def _wanted(self, body: Statement) -> Statement:
+        if self.when is None:
+            return body
+        binds, value = self.when
+        return sequence([*binds, tirx.IfThenElse(value, body, None)])
 
 
 def region(calls: Sequence[Call]) -> Statement:
@@ -125,10 +141,11 @@ def region(calls: Sequence[Call]) -> Statement:
     steps: list[Statement] = []
     for alone, group in groupby(calls, key=lambda call: call.part.tasks == 1):
         if alone:
-            steps.append(_on_one_thread(in_order([call.statement() for call in group])))
+            body = in_order([call.statement() for call in group])
+            steps.append(_marked(_BARRIER, _on_one_thread(body)))
         else:
-            steps += [call.statement() for call in group]
-    return _marked(_REGION, sequence([_marked(_BARRIER, step) for step in steps]))
+            steps += [call.statement(_BARRIER) for call in group]
+    return _marked(_REGION, sequence(steps))
 
 
 def _on_one_thread(body: Statement) -> Statement:

@@ -19,10 +19,8 @@ def tasks(statement: Statement, threads: int) -> int:
     if not _parallel(statement):
         return 1
     loops = list(_shared(statement))
-    if not loops or None in loops:
-        return 0
-    extents = [loop.extent for loop in loops]
-    return max(_even(extent, threads) for extent in extents)
+    found = [_even(loop.extent, threads) for loop in loops if loop is not None]
+    return max(found) if found and len(found) == len(loops) else 0
 
 
 def guarded(statement: Statement, task: Any) -> Statement:

@@ -150,7 +150,8 @@ def _two_passes(
     dtype = _wide(x)
     count = prod(shape[axis] for axis in axes)
     count = tirx.const(count, dtype) if isinstance(count, int) else count.astype(dtype)
-    shape = shape if all(isinstance(extent, int) for extent in shape) else _longs(*shape)
+    if not all(isinstance(extent, int) for extent in shape):
+        shape = list(_longs(*shape))
     wide = topi.cast(x, dtype) if x.dtype != dtype else x
 
     def rows(index: Sequence[Any]) -> list[Any]:
