@@ -75,7 +75,8 @@ class BySizes:
 
         Raises InputError as `InputPort.bind` does, and where inputs differ in a size they share.
         """
-        read = [self._array(feed[name], *kind) for name, *kind in self._named]
+        named = self._named
+        read = [self._array(feed[name], dtype, checked) for name, dtype, checked in named]
         shapes = tuple([array.shape for array in read])
         call = self._calls.get(shapes) or self._planned(read, shapes)
         if call is not self._last:

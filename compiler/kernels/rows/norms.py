@@ -148,7 +148,7 @@ def _two_passes(
     shape = _sizes(x.shape)
     kept = [axis for axis in range(len(shape)) if axis not in axes]
     dtype = _wide(x)
-    count = prod(shape[axis] for axis in axes)
+    count: Any = prod(shape[axis] for axis in axes)
     count = tirx.const(count, dtype) if isinstance(count, int) else count.astype(dtype)
     if not all(isinstance(extent, int) for extent in shape):
         shape = list(_longs(*shape))
