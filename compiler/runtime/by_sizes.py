@@ -68,7 +68,8 @@ class BySizes:
         self._numbers = len(ports) + len(artifact.outputs) + 1 + len(given)
         self._length = self._numbers + int(kernels[open_table.COUNT]())
         self._calls: dict[Shapes, _Call] = {}
-        self._memory, self._last = empty((0,), np.dtype(np.uint8)), None
+        self._memory = empty((0,), np.dtype(np.uint8))
+        self._last: _Call | None = None
 
     def __call__(self, feed: Mapping[str, object]) -> list[Array]:
         """All results, arrays of the caller's own.
