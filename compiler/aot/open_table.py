@@ -33,6 +33,8 @@ def functions(
 ) -> dict[str, PrimFunc]:
     """The function by its symbol, and what it needs; nothing where the table cannot tell all."""
     main = module["main"]
+    if not all(map(_has_shape, course.places)):
+        return {}
     course = _with_loose(main, course)
     places = addresses.of(main, course)
     known = {size for size in open_sizes(main.params[:-1]) if isinstance(size, tirx.Var)}
@@ -48,6 +50,12 @@ def open_sizes(tensors: Sequence[Any]) -> list[Expr]:
 
 def _open(tensor: Any) -> list[Expr]:
     return [extent for extent in tensor.ty.shape.values if not isinstance(extent, tirx.IntImm)]
+
+
+def _has_shape(var: Var) -> bool:
+    """Whether all sizes of what a variable holds are known, or are expressions."""
+    is_storage = isinstance(var.ty, tvm.relax.AnyType)
+    return is_storage or getattr(getattr(var.ty, "shape", None), "values", None) is not None
 
 
 def _with_loose(main: Any, course: Course) -> Course:
