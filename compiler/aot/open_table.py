@@ -6,7 +6,6 @@ begins in the memory, and last the bytes of this.  `SIZES` is asked once for siz
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -15,6 +14,7 @@ from tvm import tirx
 
 from hybridc.compiler.aot import addresses, worth
 from hybridc.compiler.aot.course import BOUNDARY, Course
+from hybridc.compiler.aot.numbers_of_table import Numbers
 from hybridc.compiler.aot.parts import sequence, sizes_of, substituted
 from hybridc.compiler.aot.region import Call, Failures, Kernel, in_order, regions
 from hybridc.compiler.interfaces import IRModule, PrimFunc
@@ -85,27 +85,6 @@ def _used(main: Any, course: Course) -> Iterator[Any]:
         yield from tirx.analysis.undefined_vars(extent)
 
 
-@dataclass
-class _Numbers:
-    """Numbers of the table in their order, as expressions of open sizes and of numbers before.
-
-    Written out, sums of many sizes would keep TVM busy.
-    """
-
-    values: list[Expr] = field(default_factory=list[Expr])
-    names: list[Any] = field(default_factory=list[Any])
-
-    def add(self, value: Expr) -> Any:
-        """A variable that stands for one more."""
-        self.values.append(value)
-        self.names.append(tirx.Var(f"number{len(self.names)}", "int64"))
-        return self.names[-1]
-
-    def place(self, name: Any) -> int:
-        """Where a number is, by its variable."""
-        return next(i for i, each in enumerate(self.names) if each.same_as(name))
-
-
 class _Open:
     """Makes the functions of one model."""
 
@@ -121,7 +100,7 @@ class _Open:
         self._main, self._target = module["main"], target
         self._given = open_sizes(self._main.params[:-1])
         self._results = addresses.results_of(self._main, course)
-        self._numbers = _Numbers()
+        self._numbers = Numbers()
         for size in open_sizes(addresses.results_of(self._main, course)):
             self._numbers.add(size)
         end: Expr = tirx.const(_rounded(course.size), "int64")
@@ -131,6 +110,7 @@ class _Open:
             end = _after(self._storages[var], size)
         end = self._numbers.add(end)
         self._shared = [self._held(name, arguments, end) for name, arguments in course.calls]
+        self._when = [list(self._wanted(*call)) for call in course.calls]
         self._several, self._total = self._worth(), end
         for _, last in self._shared:
             if not last.same_as(end):
@@ -157,9 +137,7 @@ class _Open:
         """The function that calls all kernels, on threads or one where that is enough."""
         failures = Failures()
         steps = [
-            step
-            for (name, arguments), (shared, _) in zip(self._course.calls, self._shared, strict=True)
-            for step in self._steps(name, arguments, shared, failures)
+            step for number in range(len(self._shared)) for step in self._steps(number, failures)
         ]
         body = list(regions(steps))
         if not self._is_alone:
@@ -188,9 +166,9 @@ class _Open:
     def _number(self, name: Any) -> Expr:
         return self._table.number(len(self._given) + self._numbers.place(name))
 
-    def _steps(
-        self, name: str, arguments: Sequence[Any], shared: Mapping[Any, Any], failures: Failures
-    ) -> list[Any]:
+    def _steps(self, number: int, failures: Failures) -> list[Any]:
+        """What one call of a kernel does."""
+        (name, arguments), (shared, _) = self._course.calls[number], self._shared[number]
         if name not in self._kernels:
             values = [self._array(a) if a in self._course.places else a for a in arguments]
             return [tirx.Evaluate(tirx.call_cpacked(name, *values))]
@@ -201,8 +179,23 @@ class _Open:
                 data[param] = self._start(argument)
         data |= {buffer: self._table.within(self._number(n)) for buffer, n in shared.items()}
         data |= self._known(name, arguments)
-        found: list[Call] = kernel.calls(data, failures)
+        when = [None if n is None else ([], self._number(n) > 0) for n in self._when[number]]
+        found: list[Call] = kernel.calls(data, failures, when=when)
         return found
+
+    def _wanted(self, name: str, arguments: Sequence[Any]) -> Iterator[Any]:
+        """The numbers that tell whether the parts of a kernel have anything to do, or None."""
+        split = self._kernels[name].parts.parts if name in self._kernels else ()
+        known = self._known(name, arguments) if split else {}
+        for part in split:
+            if part.condition is None:
+                yield None
+                continue
+            found = dict(known)
+            for bind in part.condition.binds:
+                found[bind.var] = self._numbers.once(substituted(bind.value, found))
+            value = substituted(part.condition.value, found)
+            yield self._numbers.once(tirx.Cast("int64", value))
 
     def _known(self, name: str, arguments: Sequence[Any]) -> dict[Any, Expr]:
         """The open sizes of a kernel in a call."""

@@ -61,15 +61,19 @@ class Kernel:
         data: Mapping[Any, Any],
         failures: Failures,
         condition: Callable[[Part], Any] = lambda _: None,
+        when: Sequence[Any] | None = None,
     ) -> list["Call"]:
         """The calls of its parts, given where the data of parameters and shared buffers lie.
 
         Open sizes are given with them.  One for which there is a condition is made where that is
-        true.
+        true; `when` are the parts' own conditions, where they are known.
         """
+        parts = self.parts.parts
+        if when is None:
+            when = [_when(part, data) for part in parts]
         return [
-            Call(name, part, _given(part, data), failures, condition(part), _when(part, data))
-            for part, name in zip(self.parts.parts, self.names, strict=True)
+            Call(name, part, _given(part, data), failures, condition(part), wanted)
+            for part, name, wanted in zip(parts, self.names, when, strict=True)
         ]
 
     def alone(self, kernel: PrimFunc) -> PrimFunc:
