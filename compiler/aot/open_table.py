@@ -179,7 +179,8 @@ class _Open:
                 data[param] = self._start(argument)
         data |= {buffer: self._table.within(self._number(n)) for buffer, n in shared.items()}
         data |= self._known(name, arguments)
-        when = [None if n is None else ([], self._number(n) > 0) for n in self._when[number]]
+        wanted = self._when[number]
+        when: list[Any] = [n if n is None else ([], self._number(n) > 0) for n in wanted]
         found: list[Call] = kernel.calls(data, failures, when=when)
         return found
 
