@@ -26,7 +26,14 @@ from hybridc.compiler.kernels.indexing import joins, reshaping, scatters, takes
 from hybridc.compiler.kernels.products import gathered_products, turned_matrices
 from hybridc.compiler.kernels.products.batch_matmul import batch_matmul, matrix_vector, open_matmul
 from hybridc.compiler.kernels.products.packing import group_of_activations
-from hybridc.compiler.kernels.rows import extrema, scans, softmax, sorting, whole_reductions
+from hybridc.compiler.kernels.rows import (
+    extrema,
+    norms,
+    scans,
+    softmax,
+    sorting,
+    whole_reductions,
+)
 from hybridc.compiler.target import Target
 
 # Types of both operands and of the result.
@@ -165,8 +172,8 @@ _OWN = {
     "relax.isnan": lowerings.isnan,
     "relax.multiply": lowerings.with_constant(topi.multiply),
     "relax.nn.adaptive_avg_pool2d": resampling.adaptive_avg_pool2d,
-    "relax.nn.group_norm": lowerings.group_norm,
-    "relax.nn.instance_norm": lowerings.instance_norm,
+    "relax.nn.group_norm": norms.group_norm,
+    "relax.nn.instance_norm": norms.instance_norm,
     "relax.reshape": reshaping.reshape,
     "relax.sinh": hyperbolic.sinh,
     "relax.strided_slice": joins.strided_slice,

@@ -14,7 +14,7 @@ from tvm.script import tirx as T  # noqa: N812 - its usual name
 
 import hybridc
 from hybridc.compiler import target
-from hybridc.compiler.aot import parts, worth
+from hybridc.compiler.aot import open_table, parts, worth
 from hybridc.compiler.aot.join import BY_KERNEL
 from hybridc.compiler.aot.region import Failures, Kernel
 from hybridc.compiler.building import stack
@@ -182,7 +182,7 @@ def test_small_models_run_on_one_thread(
     assert (b"TVMBackendParallelLaunch" in artifact.library) == several
 
 
-def test_open_sizes_stay_with_the_virtual_machine() -> None:
+def test_open_sizes_keep_the_virtual_machines_calls_beside_those_by_address() -> None:
     artifact = hybridc.compile(CASES["rows"], threads=1)
     opened = onnx.ModelProto()
     opened.CopyFrom(CASES["rows"])
@@ -195,6 +195,7 @@ def test_open_sizes_stay_with_the_virtual_machine() -> None:
     other = hybridc.compile(opened, threads=1)
     assert BY_KERNEL.encode() in artifact.library
     assert BY_KERNEL.encode() not in other.library
+    assert open_table.SIZES.encode() in other.library
 
 
 @T.prim_func(s_tir=True, private=True)
@@ -264,8 +265,9 @@ def test_marks_around_all_loops_stand_around_each() -> None:
     assert all("pragma_import_llvm" in part.func.script() for part in found.parts)
 
 
-def test_loops_within_loops_are_left_to_tvm() -> None:
-    assert parts.split(inner_loop, 2) is None
+def test_loops_within_loops_are_shared_where_no_turn_reads_what_others_store() -> None:
+    x = np.arange(24, dtype=np.float32).reshape(3, 8)
+    assert np.array_equal(run(inner_loop, 2, x), 2 * x)
 
 
 def test_kernels_that_call_others_are_left_to_tvm() -> None:

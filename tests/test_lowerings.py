@@ -1,10 +1,11 @@
 """Our lowerings of normalisations, against numpy in float64, at means where one pass cancels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-from tvm import relax
+from tvm import relax, tirx
 
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.interfaces import Context
@@ -13,12 +14,20 @@ from hybridc.compiler.model import Array
 
 
 def run(
-    build: Any, *inputs: Array, steps: str = "legalize,fuse,schedule,fast-math"
+    build: Any,
+    *inputs: Array,
+    steps: str = "legalize,fuse,schedule,fast-math",
+    sizes: Sequence[Any] | None = None,
 ) -> tuple[Array, set[str]]:
-    """Lower, schedule and run an operator; also the rules that took its kernels."""
+    """Lower, schedule and run an operator; also the rules that took its kernels.
+
+    `sizes` are those of the first input where some are open.
+    """
     builder = relax.BlockBuilder()
+    shapes = [x.shape for x in inputs] if sizes is None else [sizes, *(x.shape for x in inputs[1:])]
     variables = [
-        relax.Var(f"x{i}", relax.TensorType(x.shape, str(x.dtype))) for i, x in enumerate(inputs)
+        relax.Var(f"x{i}", relax.TensorType(shape, str(x.dtype)))
+        for i, (x, shape) in enumerate(zip(inputs, shapes, strict=True))
     ]
     with builder.function("main", variables):
         with builder.dataflow():
@@ -54,6 +63,31 @@ def test_group_norm(shape: tuple[int, ...], groups: int, channel: int, mean: flo
     wanted = normalised(x, groups, channel, scale, shift)
     np.testing.assert_allclose(got, wanted, atol=1e-5 if mean == 0 else 1e-3)
     assert ("reduction" if channel == x.ndim - 1 else "layer-norm") in rules
+
+
+@pytest.mark.parametrize("mean", [0, 1000])
+@pytest.mark.parametrize(
+    ("shape", "groups", "channel"),
+    [((2, 6, 37), 6, 1), ((3, 6, 1), 3, 1), ((2, 6, 7, 17), 2, 1), ((2, 5, 67, 6), 2, 3)],
+)
+def test_norms_over_open_sizes(
+    shape: tuple[int, ...], groups: int, channel: int, mean: float
+) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal(shape) + mean).astype(np.float32)
+    scale, shift = rng.standard_normal((2, shape[channel])).astype(np.float32)
+    axes = [axis for axis in range(1, len(shape)) if axis != channel]
+    sizes = [n if i == channel else tirx.Var(f"n{i}", "int64") for i, n in enumerate(shape)]
+
+    def norm(*v: Any) -> Any:
+        if groups == shape[channel]:
+            return relax.op.nn.instance_norm(*v, channel, axes)
+        return relax.op.nn.group_norm(*v, groups, channel, axes)
+
+    got, rules = run(norm, x, scale, shift, sizes=sizes)
+    wanted = normalised(x, groups, channel, scale, shift)
+    np.testing.assert_allclose(got, wanted, 1e-4, 1e-4 if mean == 0 else 1e-3)
+    assert "open-loops" in rules
 
 
 @pytest.mark.parametrize("mean", [0, 1000])

@@ -49,6 +49,11 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         )
         for start, stop, step in ((1, -6, -1), (-1, -99, -2), (4, 1, -1), (-9, -9, -1))
     },
+    "instance norm": (
+        [node("InstanceNormalization", "x w b", "y")],
+        ["n", 3, "t"],
+        {"w": noise(3), "b": noise(3)},
+    ),
     "lstm_17": (
         [node("LSTM", "x w r b", "y _ z", hidden_size=17, direction="bidirectional")],
         [5, "n", 4],

@@ -157,6 +157,23 @@ def test_products_with_weights_of_any_number_of_rows(columns: int) -> None:
         np.testing.assert_allclose(y.numpy(), x @ weight, 1e-4, 1e-5)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_one_loop_has_the_turns_of_all_large_strips(threads: int) -> None:
+    """On which all threads work where there are few, and each on its own where there are many."""
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((64, 96)).astype(np.float32)
+    packed = packing.pack_matrix(weight, 16)
+    done, context = scheduled(contractions.dense((N, 64), packed, 96, "float32"), threads)
+    assert str(done).count("T.parallel(") == len(context.kernels)
+    assert "turn" in str(done)
+    run = compile_kernel(done, target.parse("cpu", threads)).jit()["main"]
+    for rows in (1, 4, 63, 64, 65, 128, 193, 450):
+        x = rng.standard_normal((rows, 64)).astype(np.float32)
+        y = tvm.runtime.tensor(np.full((rows, 96), np.nan, np.float32))
+        run(tvm.runtime.tensor(x), tvm.runtime.tensor(packed), y)
+        np.testing.assert_allclose(y.numpy(), x @ weight, 1e-4, 1e-3)
+
+
 @pytest.mark.parametrize("sizes", [(N, M), (N, 3)])
 def test_weights_meet_all_short_strips(sizes: tuple[Any, ...]) -> None:
     rng = np.random.default_rng(2)

@@ -19,6 +19,7 @@ import tvm
 from blake3 import blake3
 from tvm import tirx
 
+from hybridc.compiler.aot.checks import trusting
 from hybridc.compiler.aot.course import Course
 from hybridc.compiler.aot.parts import on_host, sequence
 from hybridc.compiler.interfaces import PrimFunc
@@ -53,13 +54,16 @@ def of(main: Any, course: Course) -> list[list[Var]] | None:
 
 
 class Table:
-    """The function's parameter, and where the data of each variable begin by it."""
+    """The function's parameter, and where the data of each variable begin by it.
 
-    def __init__(self, places: Sequence[Sequence[Var]], memory: Any) -> None:
+    Behind the addresses there may be `numbers`.
+    """
+
+    def __init__(self, places: Sequence[Sequence[Var]], memory: Any, numbers: int = 0) -> None:
         self.param = tirx.Var("addresses", "handle")
         self._numbers = {var: index for index, some in enumerate(places) for var in some}
-        self._memory, self._first = memory, places.index([])
-        self._entries = tirx.decl_buffer((len(places),), "int64", "entries")
+        self._memory, self._first, self._behind = memory, places.index([]), len(places)
+        self._entries = tirx.decl_buffer((len(places) + numbers,), "int64", "entries")
 
     def start(self, var: Var) -> Any:
         """Where the data of a variable begin."""
@@ -72,12 +76,26 @@ class Table:
         entries = (tirx.BufferLoad(self._entries, [self._numbers[var]]) for var in (one, other))
         return tirx.NE(*entries)
 
+    def within(self, offset: Any) -> Any:
+        """Where the memory has so many bytes before it."""
+        start = tirx.BufferLoad(self._entries, [self._first])
+        return tirx.reinterpret("handle", start + offset)
+
+    def number(self, place: int) -> Any:
+        """One of the numbers."""
+        return tirx.BufferLoad(self._entries, [self._behind + place])
+
+    def stored(self, place: int, value: Any) -> Any:
+        """What stores one of the numbers."""
+        return tirx.BufferStore(self._entries, value, [self._behind + place])
+
     def around(self, body: Any) -> Any:
         """The body, in which the memory and all entries are known."""
         data = tirx.tvm_struct_get(self.param, 0, _DATA, "handle")
-        entries = tirx.DeclBuffer(self._entries, data=data)
-        memory = tirx.DeclBuffer(self._memory, data=self._entry(self._first))
-        return on_host(sequence([entries, memory, body]))
+        known = [tirx.DeclBuffer(self._entries, data=data)]
+        if self._memory is not None:
+            known.append(tirx.DeclBuffer(self._memory, data=self._entry(self._first)))
+        return on_host(sequence([*known, body]))
 
     def _entry(self, index: int) -> Any:
         return tirx.reinterpret("handle", tirx.BufferLoad(self._entries, [index]))
@@ -89,7 +107,10 @@ def overwriting(result: int, given: int) -> str:
 
 
 def layout(inputs: Sequence[Kind], results: Sequence[Kind], weights: Sequence[int]) -> int:
-    """A number that stands for the kinds of inputs and results, and for the bytes of weights."""
+    """A number that stands for the kinds of inputs and results, and for the bytes of weights.
+
+    Open sizes are -1.
+    """
     kinds = [
         [(tuple(map(int, shape)), dtype) for shape, dtype in side] for side in (inputs, results)
     ]
@@ -106,7 +127,8 @@ def layout_of(main: Any, course: Course) -> int:
 
 
 def _kind(kind: Any) -> Kind:
-    return tuple(map(int, kind.shape.values)), str(kind.dtype)
+    sizes = (size if isinstance(size, tirx.IntImm) else -1 for size in kind.shape.values)
+    return tuple(map(int, sizes)), str(kind.dtype)
 
 
 def _bytes(dtype: Any) -> int:
@@ -119,6 +141,19 @@ def told(number: int) -> PrimFunc:
     """A function that returns a number."""
     value = tirx.const(number, "int64")
     return tirx.PrimFunc([], tirx.Return(value), tvm.ir.PrimType("int64"))
+
+
+def named(func: PrimFunc, symbol: str) -> PrimFunc:
+    """The function as a symbol of the library."""
+    return trusting(func.with_attr({"global_symbol": symbol, "s_tir": True}))
+
+
+def array(data: Any, var: Var) -> Any:
+    """A DLTensor of a variable's shape, on the stack, where its data lie."""
+    shape = list(var.ty.shape.values)
+    sizes = tirx.call_intrin("handle", "tirx.tvm_stack_make_shape", *shape)
+    dtype = tirx.const(0, str(var.ty.dtype))
+    return tirx.tvm_stack_make_array(data, sizes, 0, len(shape), dtype, 0)
 
 
 def _takes(value: Any, weights: Var) -> bool:

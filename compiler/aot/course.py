@@ -1,4 +1,4 @@
-"""What a `main` of fixed sizes does: where its tensors lie, and which kernels it calls."""
+"""What a `main` does: where its tensors lie, and which kernels it calls."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,10 @@ BOUNDARY = 64  # bytes; storages begin on multiples of it
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies: in what a variable of `main` holds, or in the storage of all (None)."""
+    """Where a tensor lies: in what a variable of `main` holds, or in the storage of all (None).
+
+    A storage of open size is a holder of its own.
+    """
 
     holder: Any
     offset: int = 0
@@ -29,7 +32,7 @@ class Course:
 
     `kept` are bindings that take out a weight or make an output, `renames` those that give a tensor
     another name or shape, `tuples` what such names hold.  `weights` are the variables that hold
-    one, `size` are the bytes of all storages.
+    one, `size` are the bytes of all storages but those of open size, which are in `storages`.
     """
 
     places: dict[Any, Place] = field(default_factory=dict[Any, Place])
@@ -38,7 +41,13 @@ class Course:
     kept: list[Any] = field(default_factory=list[Any])
     renames: list[Any] = field(default_factory=list[Any])
     weights: set[Any] = field(default_factory=set[Any])
+    storages: dict[Any, Any] = field(default_factory=dict[Any, Any])
     size: int = 0
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether all sizes are known."""
+        return not self.storages and all(map(_is_fixed, self.places))
 
     def follow(self, binding: Any) -> bool:
         """Take one binding in; False if it is more than memory and calls of kernels."""
@@ -59,14 +68,14 @@ class Course:
 
     def is_weight(self, tensor: Any) -> bool:
         """Whether a tensor is one of the weights, under any name."""
-        return self.places[tensor].holder in self.weights
+        return tensor in self.places and self.places[tensor].holder in self.weights
 
     def lasting(self, result: Any) -> bool:
         """Whether what is returned lies in no storage, which the next call writes again."""
         if isinstance(result, tvm.ir.Tuple) or result in self.tuples:
             fields = self.tuples.get(result) or result.fields
             return all(map(self.lasting, fields))
-        return result not in self.places or self.places[result].holder is not None
+        return result not in self.places or self.places[result].holder not in {None, *self.storages}
 
     def _plain(self, binding: Any) -> bool:
         value = binding.value
@@ -88,7 +97,9 @@ class Course:
     def _storage(self, binding: Any) -> bool:
         (size,) = binding.value.args[0].values
         if not isinstance(size, tirx.IntImm):
-            return False
+            self.places[binding.var] = Place(binding.var)
+            self.storages[binding.var] = size
+            return True
         self.places[binding.var] = Place(None, self.size)
         self.size += -(-int(size) // BOUNDARY) * BOUNDARY
         return True
@@ -108,25 +119,29 @@ class Course:
     def _call(self, value: Any) -> bool:
         if not isinstance(value, tvm.ir.Call) or not isinstance(value.op, tvm.ir.GlobalVar):
             return False
-        if not all(argument in self.places for argument in value.args):
+        if not all(argument in self.places or _is_size(argument) for argument in value.args):
             return False
         self.calls.append((value.op.name_hint, list(value.args)))
         return True
 
 
 def read(main: Any) -> Course | None:
-    """Follow a function; None if sizes are open, or more is to be done than to call kernels."""
+    """Follow a function; None if more is to be done than to call kernels."""
     course = Course()
     course.places |= {param: Place(param) for param in main.params if _is_tensor(param)}
     for binding in bindings_of(main):
         if not isinstance(binding, relax.VarBinding) or not course.follow(binding):
             return None
-    fixed = all(map(_is_fixed, course.places))
-    return course if fixed and course.lasting(main.body.body) else None
+    return course if course.lasting(main.body.body) else None
 
 
 def _is_tensor(var: Any) -> bool:
     return isinstance(var.ty, relax.TensorType)
+
+
+def _is_size(argument: Any) -> bool:
+    """Whether an argument is a number that is computed of open sizes."""
+    return isinstance(argument.ty, tvm.ir.PrimType) and not isinstance(argument, tirx.IntImm)
 
 
 def _is_fixed(var: Any) -> bool:

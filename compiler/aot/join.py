@@ -7,7 +7,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from hybridc.compiler.aot import addresses, overwriting, parts, worth
+from hybridc.compiler.aot import addresses, open_table, overwriting, parts, worth
 from hybridc.compiler.aot import course as courses
 from hybridc.compiler.aot.checks import trusting
 from hybridc.compiler.aot.course import BOUNDARY, Course
@@ -26,8 +26,8 @@ def join(module: IRModule, target: Target) -> IRModule:
     """The module with such a `main`, and `BY_KERNEL` as `main` was.
 
     `main` has its storages planned, and takes weights as its last parameter.  Where several threads
-    do not pay, one does everything.  Returns the module given where sizes are open, or more is to
-    be done than to call kernels.
+    do not pay, one does everything.  Where sizes are open, `main` stays as it is, beside the
+    function of a table; returns the module given where more is to be done than to call kernels.
     """
     main = module["main"]
     course = courses.read(main)
@@ -35,18 +35,22 @@ def join(module: IRModule, target: Target) -> IRModule:
         return module
     builder = relax.BlockBuilder(module)
     kernels = _kernels(builder, _split(module, course, target))
-    if any(_is_narrow(arg) for name, args in course.calls if name not in kernels for arg in args):
+    whole = [arg for name, args in course.calls if name not in kernels for arg in args]
+    if any(_is_narrow(arg) for arg in whole if arg in course.places):
         return module
-    function = _Function(main, course, kernels)
-    name = builder.add_func(function.make(), _ALL)
-    joined = builder.get()
-    for symbol, func in function.by_address(module).items():
+    if course.is_fixed:
+        function = _Function(main, course, kernels)
+        name = builder.add_func(function.make(), _ALL)
+        joined, symbols = builder.get(), function.by_address(module)
+        joined[BY_KERNEL] = main.with_attr("global_symbol", BY_KERNEL)
+        joined["main"] = _main(main, course, relax.Call(name, function.arguments), function.memory)
+    else:
+        joined, symbols = builder.get(), open_table.functions(module, course, kernels, target)
+    for symbol, func in symbols.items():
         joined[symbol] = func
     for kernel in dict.fromkeys(name for name, _ in course.calls):
         split = kernels.get(kernel)
         joined[kernel] = trusting(split.alone(module[kernel]) if split else module[kernel])
-    joined[BY_KERNEL] = main.with_attr("global_symbol", BY_KERNEL)
-    joined["main"] = _main(main, course, relax.Call(name, function.arguments), function.memory)
     return joined
 
 
@@ -55,7 +59,7 @@ def _split(module: IRModule, course: Course, target: Target) -> dict[str, Parts]
     names = list(dict.fromkeys(name for name, _ in course.calls))
     found = {name: parts.split(module[name], target.threads) for name in names}
     split = {name: each for name, each in found.items() if each is not None}
-    if len(split) < len(names) or target.threads == 1:
+    if len(split) < len(names) or target.threads == 1 or not course.is_fixed:
         return split
     passed = [(name, [a for a in args if not course.is_weight(a)]) for name, args in course.calls]
     if worth.pays(module, passed, split, target):
@@ -107,7 +111,7 @@ class _Function:
     def make(self) -> PrimFunc:
         """The function itself."""
         params = [*self._handles, *([self._bytes] if self.memory is not None else [])]
-        return _named(tirx.PrimFunc(params, self._body()), _ALL)
+        return addresses.named(tirx.PrimFunc(params, self._body()), _ALL)
 
     def by_address(self, module: IRModule) -> dict[str, PrimFunc]:
         """The same of one argument, and what it needs; nothing where `addresses` cannot tell."""
@@ -126,8 +130,8 @@ class _Function:
             addresses.LAYOUT: addresses.layout_of(main, self._course),
             **{addresses.overwriting(*p): 1 for p in overwriting.pairs(module, self._course)},
         }
-        told = {name: _named(addresses.told(fact), name) for name, fact in facts.items()}
-        return {symbol: _named(made, symbol), **told}
+        told = {name: addresses.named(addresses.told(fact), name) for name, fact in facts.items()}
+        return {symbol: addresses.named(made, symbol), **told}
 
     @property
     def _is_alone(self) -> bool:
@@ -143,7 +147,7 @@ class _Function:
 
     def _steps(self, name: str, args: Sequence[Any]) -> list[Any]:
         if name not in self._kernels:
-            arrays = [self._array(argument) for argument in args]
+            arrays = [addresses.array(self._data(argument), argument) for argument in args]
             return [tirx.Evaluate(tirx.call_cpacked(name, *arrays))]
         kernel = self._kernels[name]
         data = dict(zip(kernel.parts.params, map(self._data, args), strict=True))
@@ -169,17 +173,6 @@ class _Function:
         if place.holder is None:
             return self._at(place.offset)
         return self._starts[place.holder]
-
-    def _array(self, var: Any) -> Any:
-        """A DLTensor of a variable's shape, on the stack, where its data lie."""
-        shape = list(var.ty.shape.values)
-        sizes = tirx.call_intrin("handle", "tirx.tvm_stack_make_shape", *shape)
-        dtype = tirx.const(0, str(var.ty.dtype))
-        return tirx.tvm_stack_make_array(self._data(var), sizes, 0, len(shape), dtype, 0)
-
-
-def _named(func: PrimFunc, symbol: str) -> PrimFunc:
-    return trusting(func.with_attr({"global_symbol": symbol, "s_tir": True}))
 
 
 def _offsets(buffers: Sequence[Any], start: int) -> tuple[dict[Any, int], int]:

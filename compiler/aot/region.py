@@ -12,7 +12,7 @@ from typing import Any
 import tvm
 from tvm import tirx
 
-from hybridc.compiler.aot.parts import Buffer, Part, Parts, sequence
+from hybridc.compiler.aot.parts import Part, Parts, is_buffer, sequence, sizes_of
 from hybridc.compiler.interfaces import PrimFunc
 
 _REGION, _BARRIER = "pragma_parallel_launch_point", "pragma_parallel_barrier_when_finish"
@@ -58,38 +58,58 @@ class Kernel:
 
     def calls(
         self,
-        data: Mapping[Buffer, Any],
+        data: Mapping[Any, Any],
         failures: Failures,
         condition: Callable[[Part], Any] = lambda _: None,
+        when: Sequence[Any] | None = None,
     ) -> list["Call"]:
         """The calls of its parts, given where the data of parameters and shared buffers lie.
 
-        One for which there is a condition is made where that is true.
+        Open sizes are given with them.  One for which there is a condition is made where that is
+        true; `when` are the parts' own conditions, where they are known.
         """
+        parts = self.parts.parts
+        if when is None:
+            when = [_when(part, data) for part in parts]
         return [
-            Call(name, part, tuple(data[b] for b in part.buffers), failures, condition(part))
-            for part, name in zip(self.parts.parts, self.names, strict=True)
+            Call(name, part, _given(part, data), failures, condition(part), wanted)
+            for part, name, wanted in zip(parts, self.names, when, strict=True)
         ]
 
     def alone(self, kernel: PrimFunc) -> PrimFunc:
         """The kernel as it was, which now calls its parts."""
         shared, failures = self.parts.shared, Failures()
         own = [tirx.AllocBuffer(buffer) for buffer in shared]
-        data = {buffer: buffer.data for buffer in (*kernel.params, *shared)}
+        buffers = [buffer for buffer in (*kernel.params, *shared) if is_buffer(buffer)]
+        data = {buffer: buffer.data for buffer in buffers}
+        data |= {size: size for size in sizes_of(kernel)}
         calls = [call.statement() for call in self.calls(data, failures)]
         body = sequence([*own, failures.around(calls)])
         return tirx.PrimFunc(kernel.params, body, kernel.ret_type, kernel.attrs)
 
 
+def _given(part: Part, data: Mapping[Any, Any]) -> tuple[Any, ...]:
+    return tuple(data[each] for each in (*part.buffers, *part.sizes))
+
+
+def _when(part: Part, data: Mapping[Any, Any]) -> tuple[list[Statement], Any] | None:
+    known = {size: data[size] for size in part.sizes}
+    return None if part.condition is None else part.condition.at(known)
+
+
 @dataclass(frozen=True)
 class Call:
-    """The tasks of one part, on the data that its buffers stand for."""
+    """The tasks of one part, on the data that its buffers and sizes stand for.
+
+    `when` says at which sizes threads need not meet for it.
+    """
 
     name: Any
     part: Part
     data: tuple[Any, ...]
     failures: Failures
     condition: Any = None
+    when: tuple[list[Statement], Any] | None = None
 
     def task(self, number: Any) -> Statement:
         """One of them."""
@@ -97,11 +117,22 @@ class Call:
         made = self.failures.noted(call)
         return made if self.condition is None else tirx.IfThenElse(self.condition, made, None)
 
-    def statement(self) -> Statement:
-        """All of them: a parallel loop, or one call where there is one."""
+    def statement(self, mark: str = "") -> Statement:
+        """All of them: a parallel loop, which may be marked, or one call where there is one."""
         if self.part.tasks == 1:
             return self.task(tirx.const(0, "int32"))
-        return _parallel(self.part.tasks, self.task)
+        loop = _parallel(self.part.tasks, self.task)
+        return self._wanted(_marked(mark, loop) if mark else loop)
+
+    def serial(self) -> Statement:
+        """All of them on the thread that is there."""
+        return self._wanted(_loop(self.part.tasks, self.task, tirx.ForKind.SERIAL))
+
+    def _wanted(self, body: Statement) -> Statement:
+        if self.when is None:
+            return body
+        binds, value = self.when
+        return sequence([*binds, tirx.IfThenElse(value, body, None)])
 
 
 def region(calls: Sequence[Call]) -> Statement:
@@ -114,10 +145,11 @@ def region(calls: Sequence[Call]) -> Statement:
     steps: list[Statement] = []
     for alone, group in groupby(calls, key=lambda call: call.part.tasks == 1):
         if alone:
-            steps.append(_on_one_thread(in_order([call.statement() for call in group])))
+            body = in_order([call.statement() for call in group])
+            steps.append(_marked(_BARRIER, _on_one_thread(body)))
         else:
-            steps += [call.statement() for call in group]
-    return _marked(_REGION, sequence([_marked(_BARRIER, step) for step in steps]))
+            steps += [call.statement(_BARRIER) for call in group]
+    return _marked(_REGION, sequence(steps))
 
 
 def _on_one_thread(body: Statement) -> Statement:
@@ -130,9 +162,13 @@ def _on_one_thread(body: Statement) -> Statement:
 
 
 def _parallel(tasks: int, body: Callable[[Any], Statement]) -> Statement:
+    return _loop(tasks, body, tirx.ForKind.PARALLEL)
+
+
+def _loop(tasks: int, body: Callable[[Any], Statement], kind: Any) -> Statement:
     task = tirx.Var("task", "int32")
     zero, extent = tirx.const(0, "int32"), tirx.const(tasks, "int32")
-    return tirx.For(task, zero, extent, tirx.ForKind.PARALLEL, body(task))
+    return tirx.For(task, zero, extent, kind, body(task))
 
 
 def _marked(mark: str, body: Statement) -> Statement:

@@ -4,7 +4,7 @@ Each parallel loop costs the time in which threads hear of it and wait for each 
 one core fetches what another has just written.  A model of microseconds is done before that.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -54,6 +54,40 @@ def pays(
         moved = min(sum(map(_bytes, tensors)), target.l1)
         lost += loops * machine.parallel_cycles + moved / target.threads / _EXCHANGED
     return gained > lost
+
+
+def gains(
+    calls: Sequence[tuple[Any, Sequence[Any]]], is_weight: Callable[[Any], bool], target: Target
+) -> list[Any]:
+    """Cycles that all threads save of each call, or cost, as expressions of open sizes.
+
+    `calls` are kernels with their tensors.  A kernel is taken for one parallel loop.
+    """
+    machine, threads, found = target.machine, target.threads, list[Any]()
+    rate = max(1, round(2 * target.lanes() * machine.fma_per_cycle * _REACHED))
+    for kernel, tensors in calls:
+        extents = [extent for tensor in tensors for extent in tensor.ty.shape.values]
+        places = {str(e): e for e in extents if not isinstance(e, tirx.IntImm)}
+        moved = [_open_bytes(tensor) for tensor in tensors if not is_weight(tensor)]
+        passed = tirx.min(sum(moved, _number(0)), _number(target.l1))
+        moved += [_open_bytes(tensor) for tensor in tensors if is_weight(tensor)]
+        computed = prod(places.values(), start=_number(kernel_cost.stated_once(kernel)))
+        moved_cycles = tirx.floordiv(sum(moved, _number(0)), round(machine.l2_bytes_per_cycle))
+        work = tirx.floordiv(computed, rate) + moved_cycles
+        saved = work - tirx.floordiv(work, threads)
+        lost = tirx.floordiv(passed, round(threads * _EXCHANGED)) + round(machine.parallel_cycles)
+        found.append(saved - lost)
+    return found
+
+
+def _open_bytes(tensor: Any) -> Any:
+    element = tvm.DataType(str(tensor.ty.dtype))
+    size = (int(element.bits) * int(element.lanes) + 7) // 8
+    return prod(tensor.ty.shape.values, start=_number(size))
+
+
+def _number(value: int) -> Any:
+    return tirx.const(value, "int64")
 
 
 def expected(module: IRModule, target: Target) -> Target:

@@ -43,6 +43,15 @@ def flops(func: PrimFunc) -> int:
 
 def stated(func: PrimFunc) -> int:
     """What a kernel's convolutions and products say that they are asked for."""
+    return sum(_stated(func))
+
+
+def stated_once(func: PrimFunc) -> int:
+    """The most that one of them says, for one place of each open size: strips are copies of it."""
+    return max(_stated(func), default=0)
+
+
+def _stated(func: PrimFunc) -> list[int]:
     found: list[int] = []
 
     def visit(block: Any) -> None:
@@ -50,7 +59,7 @@ def stated(func: PrimFunc) -> int:
             found.append(int(block.annotations[FLOPS]))
 
     structural_walk(func.body, (SBlock, visit))
-    return sum(found)
+    return found
 
 
 def precision(func: PrimFunc) -> str:

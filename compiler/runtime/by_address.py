@@ -16,6 +16,7 @@ from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.model import Array, OpaqueSpec
 from hybridc.compiler.runtime import loading
 from hybridc.compiler.runtime.array_address import address
+from hybridc.compiler.runtime.by_sizes import BySizes
 from hybridc.compiler.runtime.carriers import CARRIERS
 from hybridc.compiler.runtime.recycled import Recycled
 from hybridc.compiler.runtime.tensors import SMALL, InputPort, Tensor, empty, to_tensor
@@ -117,7 +118,7 @@ class ByAddress:
 
 def by_address(
     library: Any, artifact: Artifact, ports: Sequence[InputPort], weights: Sequence[Tensor]
-) -> ByAddress | None:
+) -> ByAddress | BySizes | None:
     """The calls of a loaded artifact, or None if they need the virtual machine.
 
     Raises ArtifactError if its manifest or its weights are not those of its library, which would
@@ -126,23 +127,31 @@ def by_address(
     specs = [*artifact.inputs, *artifact.outputs]
     if artifact.called or "gpu" in artifact.target:
         return None
-    if any(isinstance(spec, OpaqueSpec) or dims.is_open(spec.shape) for spec in specs):
+    if any(isinstance(spec, OpaqueSpec) for spec in specs):
         return None
     if any(spec.dtype in CARRIERS for spec in specs):
         return None
+    is_open = any(dims.is_open(spec.shape) for spec in specs)
     for kernels in library.imports:
         if kernels.implements_function(addresses.LAYOUT):
-            _require_layout(kernels, artifact, ports)
-            return ByAddress(kernels, artifact, ports, weights)
+            if _has_layout(kernels, artifact, ports):
+                return (BySizes if is_open else ByAddress)(kernels, artifact, ports, weights)
+            if not is_open:
+                raise loading.mismatch(artifact)
+            # The virtual machine compares sizes itself.
     return None
 
 
-def _require_layout(kernels: Any, artifact: Artifact, ports: Sequence[InputPort]) -> None:
-    inputs = [(port.spec.fixed, str(port.dtype)) for port in ports]
-    results = [(spec.fixed, str(np.dtype(spec.dtype))) for spec in artifact.outputs]
+def _has_layout(kernels: Any, artifact: Artifact, ports: Sequence[InputPort]) -> bool:
+    inputs = [(_numbers(port.spec.shape), str(port.dtype)) for port in ports]
+    results = [(_numbers(spec.shape), str(np.dtype(spec.dtype))) for spec in artifact.outputs]
     weights = [array.nbytes for array in artifact.weights.values()]
-    if addresses.layout(inputs, results, weights) != int(kernels[addresses.LAYOUT]()):
-        raise loading.mismatch(artifact)
+    return addresses.layout(inputs, results, weights) == int(kernels[addresses.LAYOUT]())
+
+
+def _numbers(shape: dims.Shape) -> tuple[int, ...]:
+    """A shape as the layout has it."""
+    return tuple(-1 if isinstance(size, dims.Dim) else size for size in shape)
 
 
 def chosen(results: Sequence[Array], wanted: Sequence[tuple[int, Any]]) -> list[Array]:

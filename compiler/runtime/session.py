@@ -21,7 +21,7 @@ from hybridc.compiler.hardware import host
 from hybridc.compiler.hardware.workers import workers
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.runtime import loading
-from hybridc.compiler.runtime.by_address import by_address, chosen
+from hybridc.compiler.runtime.by_address import ByAddress, by_address, chosen
 from hybridc.compiler.runtime.node_arg import NodeArg, node_arg, wrong_names
 from hybridc.compiler.runtime.placement import Placement
 from hybridc.compiler.runtime.tensors import (
@@ -188,7 +188,7 @@ class InferenceSession:
 
         `addresses` are those of all inputs and then of all results, in the order of the artifact.
         """
-        assert self._at_once is not None
+        assert isinstance(self._at_once, ByAddress)
         with self._lock:
             if not self._at_once.alone:
                 self._gather_workers()

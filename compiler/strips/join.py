@@ -12,15 +12,16 @@ from typing import Any
 
 from tvm import s_tir, tirx
 from tvm.ir import Range
-from tvm.ir.expr import Call, TensorLoad, TensorRegion
-from tvm.target.codegen import llvm_lookup_intrinsic_id
+from tvm.ir.expr import TensorLoad, TensorRegion
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.ir.accesses import stored_and_loaded
 from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.strips.axes import Expr, Var, is_buffer
 from hybridc.compiler.strips.choose import has_weights
 from hybridc.compiler.strips.cut import Strip, base_of
+from hybridc.compiler.strips.flat import as_turn, turns_of
 from hybridc.compiler.strips.runs import Run, always, following, whole
 
 # Marks the loop over weights in which all strips of one kind may be computed.
@@ -40,17 +41,9 @@ class Scheduled:
 
     @property
     def accumulates(self) -> bool:
-        """Whether results are read back before they are final, so that no two may overlap.
-
-        To prefetch the line that a result will be written to is not to read it.
-        """
-        stored: list[Any] = []
-        loaded: list[Any] = []
-        body = structural_map(self.func.body, (tirx.Evaluate, _without_prefetch))
-        structural_walk(body, (tirx.BufferStore, lambda s: stored.append(s.buffer)))
-        structural_walk(body, (TensorLoad, lambda load: loaded.append(load.source)))
-        written = [p for p in self.func.params if any(p.same_as(b) for b in stored)]
-        return any(p.same_as(b) for p in written for b in loaded)
+        """Whether results are read back before they are final, so that no two may overlap."""
+        stored, loaded = stored_and_loaded(self.func.body)
+        return any(param in stored and param in loaded for param in self.func.params)
 
     @property
     def parallel(self) -> bool:
@@ -59,14 +52,6 @@ class Scheduled:
         kind = tirx.ForKind.PARALLEL
         structural_walk(self.func.body, (tirx.For, lambda loop: found.append(loop.kind == kind)))
         return any(found)
-
-
-def _without_prefetch(statement: Any) -> Any:
-    value: Any = statement.value
-    named = isinstance(value, Call) and str(value.op.name) == "tirx.call_llvm_intrin"
-    called: Any = value.args[0] if named else -1
-    prefetches = int(called) == llvm_lookup_intrinsic_id("llvm.prefetch")
-    return tirx.Evaluate(0) if prefetches else statement
 
 
 def join(func: PrimFunc, strips: Sequence[Scheduled], threads: int) -> PrimFunc:
@@ -118,6 +103,9 @@ def _loops(func: PrimFunc, scheduled: Scheduled, along: Sequence[Run], threads: 
         return _loop(func, scheduled, along, tirx.ForKind.SERIAL)
     if not scheduled.parallel:
         return _loop(func, scheduled, along, tirx.ForKind.PARALLEL)
+    flat = _flat(func, scheduled, along)
+    if flat is not None:
+        return flat
     together = _loop(func, scheduled, along, tirx.ForKind.SERIAL)
     if kernel_cost.flops(scheduled.strip.func) > _LONG:
         return together
@@ -168,10 +156,27 @@ def _nested(along: Sequence[Run]) -> tuple[list[Expr], Callable[[Any], Any]]:
     return [run.first(strip) for run, strip in zip(along, strips, strict=True)], loop
 
 
-def _spread(along: Sequence[Run]) -> tuple[list[Expr], Callable[[Any], Any]]:
-    """Where strips begin, and one loop over all of them on all threads."""
-    task = tirx.Var("strip", "int64")
-    rest: Expr = task
+def _flat(func: PrimFunc, scheduled: Scheduled, along: Sequence[Run]) -> Any | None:
+    """One loop over the turns of all strips; None if a strip is more than one parallel loop.
+
+    Threads take turns next to each other: whole strips where there are many, parts of one where
+    there are few.  Two loops for the two would be twice the code.
+    """
+    turns = turns_of(scheduled.func.body)
+    if turns is None:
+        return None
+    task = tirx.Var("turn", "int64")
+    places, loop = _spread(along, task, turns)
+    body = _Placer(func, scheduled, places).body()
+    return loop(as_turn(body, tirx.floormod(task, turns)))
+
+
+def _spread(
+    along: Sequence[Run], task: Any = None, turns: int = 1
+) -> tuple[list[Expr], Callable[[Any], Any]]:
+    """Where strips begin, and one loop over all of them, or all their turns, on all threads."""
+    task = tirx.Var("strip", "int64") if task is None else task
+    rest: Expr = task if turns == 1 else tirx.floordiv(task, turns)
     places: list[Expr] = []
     for i, run in reversed(list(enumerate(along))):
         place = rest if i == 0 else tirx.floormod(rest, run.count)
@@ -180,7 +185,7 @@ def _spread(along: Sequence[Run]) -> tuple[list[Expr], Callable[[Any], Any]]:
 
     def loop(body: Any) -> Any:
         kind = tirx.ForKind.PARALLEL
-        return tirx.For(task, tirx.const(0, "int64"), _total(along), kind, body)
+        return tirx.For(task, tirx.const(0, "int64"), _total(along) * turns, kind, body)
 
     return places, loop
 

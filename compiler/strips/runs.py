@@ -56,8 +56,11 @@ def following(extent: Expr, sizes: Sequence[int]) -> list[Run]:
 
 
 def _hidden(value: Expr) -> Expr:
-    """A value that TVM does not look into, which takes it twice as long; LLVM does."""
-    return tirx.call_llvm_pure_intrin("int64", "llvm.expect", value, tirx.const(1, "int64"))
+    """A value that TVM does not look into, which takes it twice as long; LLVM does.
+
+    Of a call that is said to be pure TVM puts the value wherever the variable is read.
+    """
+    return tirx.call_llvm_intrin("int64", "llvm.expect", value, tirx.const(1, "int64"))
 
 
 def _from(done: Expr, size: int, extent: Expr) -> Callable[[Expr], Expr]:
