@@ -56,6 +56,9 @@ def parse(text: str, catalogue: plugin.Catalogue[Pass] | None = None) -> tuple[P
     steps: list[Pass] = []
     faults: list[str] = []
     for spec in split(text):
+        if not spec:
+            faults.append(f"a pass is missing beside a comma in {text.strip()!r}")
+            continue
         if spec in PIPELINES:
             steps.extend(catalogue.create(entry) for entry, _ in PIPELINES[spec])
             continue
@@ -67,13 +70,13 @@ def parse(text: str, catalogue: plugin.Catalogue[Pass] | None = None) -> tuple[P
         except PluginError as error:
             faults.append(str(error))
     if faults:
-        raise PluginError("; ".join(faults))
+        raise PluginError("; ".join(dict.fromkeys(faults)))
     return tuple(steps)
 
 
 def split(text: str) -> list[str]:
-    """Cut a pipeline's text at the commas that stand outside braces."""
-    return [spec.strip() for spec in re.split(r",(?![^{]*\})", text) if spec.strip()]
+    """Cut a pipeline's text at the commas that stand outside braces; none is in an empty one."""
+    return [spec.strip() for spec in re.split(r",(?![^{]*\})", text)] if text.strip() else []
 
 
 def entries(text: str) -> list[str]:
@@ -131,6 +134,10 @@ def _apply(step: Pass, module: IRModule, context: Context) -> IRModule:
         raise PassError(f"apply must return a module, got {type(after).__name__}")
     if _functions(module) != before:
         raise PassError("it changed the module that it was given; passes return a new one")
+    from hybridc.compiler.ir import retyped  # it imports TVM
+
+    if told := retyped.of_results(module, after):
+        raise PassError(told)
     if _functions(after) == before:
         context.idle.add(plugin.name_of(type(step)))
     step.ensures(after)
