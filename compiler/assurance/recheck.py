@@ -184,9 +184,9 @@ def _feeds(artifact: Artifact, data: Path | None) -> tuple[calibration.Feeds, st
     if type(seed) is not int or seed < 0:
         raise ArtifactError(f"the certificate of {artifact.name} has an invalid seed")
     count = fewest_samples(_limits(artifact).get("min_accuracy", ()))
-    if artifact.certificate.get("precision", precisions.FULL) != precisions.FULL:
+    if count == 1 and artifact.certificate.get("precision", precisions.FULL) != precisions.FULL:
         # As when it was compiled: of fewer elements the largest may be near zero by chance.
-        count = max(count, calibration.enough(calibration.floats(artifact.outputs)))
+        count = calibration.enough(calibration.floats(artifact.outputs))
     return calibration.random_feeds(artifact.inputs, seed, count), f"random, seed {seed}"
 
 
