@@ -11,6 +11,8 @@ from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
 from hybridc.compiler.pipelines import PIPELINES
 from hybridc.compiler.target import CPU, CUDA
 
+_OURS = "hybridc.passes."
+
 
 class Instrument(Protocol):
     """Watches a pipeline run; raise from `after` to stop it."""
@@ -134,12 +136,13 @@ def _apply(step: Pass, module: IRModule, context: Context) -> IRModule:
         raise PassError(f"apply must return a module, got {type(after).__name__}")
     if _functions(module) != before:
         raise PassError("it changed the module that it was given; passes return a new one")
-    from hybridc.compiler.ir import retyped  # it imports TVM
-
-    if told := retyped.of_results(module, after):
-        raise PassError(told)
     if _functions(after) == before:
         context.idle.add(plugin.name_of(type(step)))
+    elif not type(step).__module__.startswith(_OURS):  # whose own tests say so
+        from hybridc.compiler.ir import retyped  # it imports TVM
+
+        if told := retyped.told(module, after):
+            raise PassError(told)
     step.ensures(after)
     return after
 

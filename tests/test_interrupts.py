@@ -64,8 +64,9 @@ class WaitAtLast(Pass):
 
 @pytest.fixture(autouse=True)
 def signals_are_heeded() -> Iterator[None]:
-    """Whoever runs the tests may ignore the end of a terminal, and its children inherit that."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    """Whoever runs the tests may ignore them, as a background job, and children inherit that."""
+    usual = {**dict.fromkeys(SIGNALS, signal.SIG_DFL), signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -1,42 +1,46 @@
-"""What of a module has another type than before, so that it can be told in plain words.
+"""What a pass made of another type than it was, so that it can be told in plain words.
 
-TVM notices only where something else reads the value, and then speaks of the reader.
+TVM trusts the types of variables: what is bound to them by mistake is found by kernels, if at all.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from tvm import relax
 
-Expr = Any  # a Relax expression; TVM ships no types
 
+def told(before: Any, after: Any) -> str:
+    """The first value that is not of its variable's type, or result of another type than before.
 
-def of_values(functions: Iterable[Expr]) -> str:
-    """The first value whose type is not that of the variable which it is bound to; else nothing."""
-    for function in functions:
-        builder = relax.BlockBuilder()
-        for block in function.body.blocks:
-            for binding in block.bindings:
-                if isinstance(binding, relax.VarBinding):
-                    value = builder.normalize(binding.value)
-                    if told := _told(binding.var.ty, value.ty):
-                        return f"it replaced {binding.var.name_hint}, {told}"
-    return ""
-
-
-def of_results(before: Any, after: Any) -> str:
-    """The first result of a function that has another type in `after`; else nothing."""
+    Empty where all is as it was.
+    """
     then = {var.name_hint: func for var, func in before.functions_items()}
     for var, func in after.functions_items():
         old = then.get(var.name_hint)
-        if not (isinstance(func, relax.Function) and isinstance(old, relax.Function)):
-            continue
-        leaves = _leaves(old.body.ty), _leaves(func.body.ty)
-        if len(leaves[0]) != len(leaves[1]):
-            return f"{var.name_hint} had {len(leaves[0])} results, and now {len(leaves[1])}"
-        for place, (one, other) in enumerate(zip(*leaves, strict=True)):
-            if told := _told(one, other):
-                return f"it replaced result {place} of {var.name_hint}, {told}"
+        if isinstance(func, relax.Function) and not func.same_as(old):
+            found = _of_values(func)
+            if not found and isinstance(old, relax.Function):
+                found = _of_results(var.name_hint, old, func)
+            if found:
+                return found
+    return ""
+
+
+def _of_values(function: Any) -> str:
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            value = binding.value if isinstance(binding, relax.VarBinding) else binding.var
+            if other := _other(binding.var.ty, value.ty):
+                return f"it replaced {binding.var.name}, {other}"
+    return ""
+
+
+def _of_results(name: str, old: Any, new: Any) -> str:
+    then, now = _leaves(old.body.ty), _leaves(new.body.ty)
+    if len(then) != len(now):
+        return f"{name} had {len(then)} results, and now {len(now)}"
+    for place, pair in enumerate(zip(then, now, strict=True)):
+        if other := _other(*pair):
+            return f"it replaced result {place} of {name}, {other}"
     return ""
 
 
@@ -45,7 +49,7 @@ def _leaves(kind: Any) -> list[Any]:
     return [kind] if fields is None else [leaf for field in fields for leaf in _leaves(field)]
 
 
-def _told(old: Any, new: Any) -> str:
+def _other(old: Any, new: Any) -> str:
     """`a float32 of 2 dimensions, by a float16 of 2 dimensions`; nothing where the two agree."""
     if not (isinstance(old, relax.TensorType) and isinstance(new, relax.TensorType)):
         return ""
