@@ -9,7 +9,8 @@ from collections.abc import Callable
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 # Seconds in which a signal that comes again is the same: `timeout` sends it to the process and to
-# its group, and who is ended by it is not to be ended again while it removes its files.
+# its group, impatient people press Ctrl-C twice, and who is ended by it is not to be ended again
+# while it removes its files.
 _AT_ONCE = 1.0
 _OUTPUTS = (1, 2)
 
@@ -20,10 +21,10 @@ def leave_at_once(_: int, __: object) -> None:
 
 
 def heeding(run: Callable[[], int]) -> int:
-    """Run a command in which these signals raise KeyboardInterrupt; return its exit code.
+    """Run a command in which these signals and Ctrl-C interrupt it; return its exit code.
 
-    That is 128 and the signal's number where one of them interrupted it.  Signals that are ignored,
-    as by nohup, stay so.
+    That is 128 and the signal's number where one of them did.  Signals that are ignored, as by
+    nohup, stay so.  What stood before stands again behind the command.
     """
     heard: list[tuple[int, float]] = []
 
@@ -33,19 +34,21 @@ def heeding(run: Callable[[], int]) -> int:
         heard.append((number, now))
         if number == signal.SIGHUP:
             _let_terminals_go()
-        if not again:
-            raise KeyboardInterrupt(signal.Signals(number).name)
+        if not again:  # Ctrl-C explains itself
+            raise KeyboardInterrupt(*([signal.Signals(number).name] * (number in ENDING)))
 
-    if signal.getsignal(signal.SIGINT) is leave_at_once:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    free = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    usual = (signal.SIG_DFL, signal.default_int_handler, leave_at_once)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
+    free = {number: handler for number, handler in before.items() if handler in usual}
     for number in free:
         signal.signal(number, heed)
     try:
         code = run()
+    except KeyboardInterrupt:  # it came while the command told of its end
+        code = INTERRUPTED
     finally:
-        for number in free:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in free.items():
+            signal.signal(number, handler)
     return 128 + heard[0][0] if heard and code == INTERRUPTED else code
 
 

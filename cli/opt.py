@@ -8,6 +8,8 @@ import click
 from hybridc.cli._options import PLUGIN, TARGET, THREADS
 from hybridc.compiler.filesystem.files import check_place
 
+_LONGEST = 2**30  # characters of a module: of a device there is no end
+
 
 @click.command()
 @click.argument("source", type=click.File(encoding="utf-8"))
@@ -65,9 +67,12 @@ def _text(source: IO[str]) -> str:
     from hybridc.compiler.errors import InputError
 
     try:
-        return source.read()
+        text = source.read(_LONGEST)
     except UnicodeDecodeError:
         raise InputError(f"{source.name} is not a Relax module in TVMScript: no text") from None
+    if len(text) == _LONGEST:
+        raise InputError(f"{source.name} is too long for a Relax module in TVMScript")
+    return text
 
 
 def _require_here(text: str) -> None:

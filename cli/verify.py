@@ -11,6 +11,7 @@ from hybridc.compiler.errors import ContractError
 
 if TYPE_CHECKING:
     from hybridc.compiler.artifacts.artifact import Artifact
+    from hybridc.compiler.assurance.clause import Clause
     from hybridc.compiler.assurance.recheck import Recheck
 
 
@@ -77,6 +78,13 @@ def _data(found: "Recheck", artifact: "Artifact") -> dict[str, Any]:
     }
 
 
+def _verdict(clause: "Clause") -> str:
+    """A limit in doubt is not confirmed, but nothing says that it is broken either."""
+    if clause.kept:
+        return "holds"
+    return "in doubt" if clause.doubtful else "does not hold"
+
+
 def _text(found: "Recheck", artifact: "Artifact") -> str:
     from hybridc.compiler import dims
     from hybridc.compiler.text.tables import table
@@ -94,7 +102,7 @@ def _text(found: "Recheck", artifact: "Artifact") -> str:
             clause.wanted,
             before.get(clause.name, "-"),
             clause.value,
-            "holds" if clause.kept else "does not hold",
+            _verdict(clause),
         )
         for clause in found.clauses
     ]

@@ -25,9 +25,10 @@ from hybridc.passes import _attention_operands, _constant_values
 from hybridc.passes._attention_operands import NEEDS
 from hybridc.passes._narrow_storage import on_narrow
 
-# What is added to or put in place of scores so that exp makes zeros of them; scores beyond a
-# billion would be needed for anything else.
-_NEVER = -1e9
+# What is added to or put in place of scores so that exp makes zeros of them: the lowest number of
+# fp16, which exporters take for masks of any type; scores beyond 30,000 would be needed for
+# anything else.
+_NEVER = -65504.0
 _FLOATS = ("float32", *NEEDS)
 
 

@@ -1,5 +1,6 @@
 """Options and fixtures that all tests share."""
 
+import gc
 import random
 import sys
 import time
@@ -40,6 +41,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the modules of tests which plug-ins to run on, before they are imported."""
     plugged.FILES[:] = config.getoption("--plugin") or []
+    gc.set_threshold(50_000, 10, 10)  # as the command does: with the next, 6 % less time of the CPU
+
+
+def pytest_collection_finish() -> None:
+    """Let no garbage collection go through the tests themselves, which stay as they are."""
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -121,8 +121,9 @@ def test_columns_above_the_diagonal_cost_nothing() -> None:
     assert dense == all_met
 
 
-def test_a_mask_that_is_no_mask_stays() -> None:
-    bias = np.where(np.tri(20, dtype=bool), 0, -10).astype("float32")
+@pytest.mark.parametrize(("low", "causal"), [(-10.0, None), (-65504.0, 0), (-np.inf, 0)])
+def test_a_mask_is_causal_where_exp_makes_zeros_of_it(low: float, causal: int | None) -> None:
+    bias = np.where(np.tri(20, dtype=bool), 0, low).astype("float32")
     arrays = [noise(1, 20, 1, 8) for _ in range(3)]
 
     def biased(q: Any, k: Any, v: Any) -> Any:
@@ -133,8 +134,8 @@ def test_a_mask_that_is_no_mask_stays() -> None:
     operands = [(array.shape, "float32") for array in arrays]
     kernels = operator(biased, *operands, passes="fuse-attention")(target.parse("cpu"))
     (form,) = [form for form in map(form_of, kernels) if form]
-    assert form.causal is None
-    assert form.mask == (20, 20)
+    assert form.causal == causal
+    assert form.mask == ((20, 20) if causal is None else None)
 
 
 def test_the_text_of_a_form_gives_it_again() -> None:

@@ -73,6 +73,8 @@ def test_compile_prints_one_json_document(capsys: pytest.CaptureFixture[str]) ->
         (["tiny.onnx", "--pipeline", "default,fuze"], "did you mean 'fuse'?"),
         (["tiny.onnx", "--pipeline", "fuse{depht=1}"], "depht"),
         (["tiny.onnx", "--pipeline", "fuse{"], "fuse{"),
+        (["tiny.onnx", "--pipeline", "default,,fuse"], "a pass is missing beside a comma"),
+        (["tiny.onnx", "--pipeline", " "], "the usual one is 'default'"),
         (["tiny.onnx", "--target", "avx513"], "did you mean 'avx512'?"),
         (["tiny.onnx", "--verify", "sometimes"], "'each', 'end', 'off'"),
         (["tiny.onnx", "--threads", "0"], "--threads"),

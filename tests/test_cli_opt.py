@@ -132,6 +132,14 @@ def test_opt_check_catches_a_pass_that_changes_the_result(
     assert_error(capsys, "output 0 changed by up to")
 
 
+def test_what_has_no_end_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridc.cli.opt._LONGEST", 1000)
+    assert entry.run(["opt", "--pipeline", "fuse", "/dev/zero"]) == 2
+    assert_error(capsys, "/dev/zero is too long for a Relax module")
+
+
 def test_what_is_no_text_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "ir.py").write_bytes(b"\xff\xfe")
     assert entry.run(["opt", "--pipeline", "legalize", str(tmp_path / "ir.py")]) == 2

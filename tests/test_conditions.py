@@ -141,7 +141,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Samples, in
         monkeypatch.setattr(Watch, "conditions", lambda _: rest.pop(0)[1])
         monkeypatch.setattr(conditions, "wait", lambda _, seconds, __: waits.append(seconds))
         found = timing.timed(_Session(), {}, contract, left)  # type: ignore[arg-type]
-        return found, len(turns) - len(rest), waits
+        return Samples(found.seconds, found.conditions), len(turns) - len(rest), waits
 
     return measured
 

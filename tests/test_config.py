@@ -113,6 +113,26 @@ def test_toml_and_yaml_say_the_same(tmp_path: Path) -> None:
         HybridConfig.read(yaml)
 
 
+def test_files_that_mean_harm_are_refused_in_one_line(tmp_path: Path) -> None:
+    toml, endless = tmp_path / "deep.toml", tmp_path / "endless.toml"
+    toml.write_text("seed = " + "[" * 10**5)
+    with pytest.raises(InputError, match=r"^[^\n]*deep.toml: not valid TOML: [^\n]*$"):
+        HybridConfig.read(toml)
+    endless.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="too large for a configuration"):
+        HybridConfig.read(endless)
+
+
+def test_yaml_that_grows_without_bounds_is_refused(tmp_path: Path) -> None:
+    """Each mapping stands in the next one twice: 2^60 of them, of which 60 are written."""
+    pytest.importorskip("yaml")
+    path = tmp_path / "bomb.yaml"
+    lines = (f"m{i}: &m{i} {{a: *m{i - 1}, b: *m{i - 1}}}" for i in range(1, 60))
+    path.write_text("\n".join(["m0: &m0 {a: 1}", *lines]))
+    with pytest.raises(InputError, match="no option is named 'm0'"):
+        HybridConfig.read(path)
+
+
 def test_the_command_line_goes_before_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,8 +64,9 @@ class WaitAtLast(Pass):
 
 @pytest.fixture(autouse=True)
 def signals_are_heeded() -> Iterator[None]:
-    """Whoever runs the tests may ignore the end of a terminal, and its children inherit that."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    """Whoever runs the tests may ignore them, as a background job, and children inherit that."""
+    usual = {**dict.fromkeys(SIGNALS, signal.SIG_DFL), signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -79,20 +80,30 @@ def test_ctrl_c_while_the_command_is_imported_is_no_fault(name: str) -> None:
     assert (done.returncode, done.stderr) == (INTERRUPTED, "")
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGINT])
 def test_a_signal_interrupts_and_gives_the_exit_code(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = signal.getsignal(number)
     monkeypatch.setattr("hybridc.cli._interrupts.time", SimpleNamespace(monotonic=lambda: 1.0))
 
     def run() -> int:
-        with pytest.raises(KeyboardInterrupt, match=number.name):
+        told = "" if number is signal.SIGINT else number.name
+        with pytest.raises(KeyboardInterrupt, match=f"^{told}$"):
             signal.raise_signal(number)
         signal.raise_signal(number)  # the same, which came twice
         return INTERRUPTED
 
     assert heeding(run) == 128 + number
-    assert signal.getsignal(number) is signal.SIG_DFL
+    assert signal.getsignal(number) is before
+
+
+def test_what_interrupts_the_telling_of_an_end_ends_it() -> None:
+    def run() -> int:
+        signal.raise_signal(signal.SIGINT)
+        return 0
+
+    assert heeding(run) == INTERRUPTED
 
 
 def test_what_interrupts_a_function_that_tvm_calls_is_still_an_interruption() -> None:

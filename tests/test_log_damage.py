@@ -27,6 +27,7 @@ from hybridc.compiler.log.store import Faults
 
 DESCRIBED = (kernel(), TARGET, TOOLS)
 NOBODY = 65534
+DEEP = "replace(hex(zeroblob(50000)), '0', '[')"  # JSON in 100,000 brackets, as SQLite makes it
 # Writes records, and says after each batch which of them are committed.
 WRITER = """
 import sys
@@ -149,6 +150,7 @@ def test_a_page_of_garbage_spoils_what_it_held_alone(path: Path) -> None:
         "UPDATE records SET seconds = '[1.0,,2.0]' WHERE id = 10",
         "UPDATE records SET seconds = CAST(x'5b312e30ff5d' AS TEXT) WHERE id = 10",
         "UPDATE records SET who = CAST(x'ff' AS TEXT) WHERE id = 10",
+        f"UPDATE records SET point = {DEEP} WHERE id = 10",
     ],
 )
 def test_a_damaged_row_is_skipped_and_told(
@@ -168,9 +170,10 @@ def test_a_damaged_row_is_skipped_and_told(
     assert "9 records, 1 skipped: row 10 of the log " in capsys.readouterr().out
 
 
-def test_a_description_that_is_no_text_is_skipped(path: Path) -> None:
+@pytest.mark.parametrize("text", ["CAST(x'ff' AS TEXT)", DEEP])
+def test_a_description_that_is_no_text_is_skipped(path: Path, text: str) -> None:
     connection = sqlite3.connect(path)
-    connection.execute("UPDATE descriptions SET data = CAST(x'ff' AS TEXT) WHERE id = 1")
+    connection.execute(f"UPDATE descriptions SET data = {text} WHERE id = 1")
     connection.commit()
     connection.close()
     with access.open_log(str(path)) as log:

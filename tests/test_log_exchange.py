@@ -203,10 +203,11 @@ def test_a_database_that_two_writers_spoilt_gives_what_fits(tmp_path: Path) -> N
     lines = path.read_text().splitlines()
     strange = json.loads(lines[0])
     strange[1][0][0][0][2] = ["D", "main"]  # a block that the workload lacks
-    path.write_text("\n".join([*lines, json.dumps(strange), "[7, []]", lines[0][:40]]))
+    spoilt = [json.dumps(strange), "[7, []]", lines[0][:40], "[" * 10**5]
+    path.write_text("\n".join([*lines, *spoilt]))
     with access.open_log(str(tmp_path / "log.sqlite")) as log:
         added = exchange.load(log, tmp_path / "in")
-    assert (added.new, added.faults.count) == (4, 3)
+    assert (added.new, added.faults.count) == (4, 4)
     assert any("does not fit" in reason for reason in added.faults.reasons)
 
 

@@ -67,7 +67,13 @@ def test_what_was_kept_is_used_for_this_host_alone() -> None:
     assert target.parse("cpu", 2).machine == FACTS
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', '{"a": {"hertz": -1}}', "\0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{", '{"a": 1}', '{"a": {"hertz": -1}}', "\0"),
+        pytest.param("[" * 10**5, id="deep"),
+    ],
+)
 def test_a_damaged_file_counts_as_nothing_measured(text: str, tmp_path: Path) -> None:
     (tmp_path / "machine.json").write_text(text)
     assert machine.known("znver4", 2, 512) == machine.unprobed("znver4", 512)

@@ -10,7 +10,12 @@ import pytest
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.errors import ModelError, PassError, PluginError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.ir.rewrite import Graph, operator, rewrite
 from hybridc.compiler.pipelines import PIPELINES
+
+NARROWED = (
+    "a float32 of 2 dimensions, by a float16 of 2 dimensions: a value keeps its type (cast it back)"
+)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,26 @@ class Lie(Keep):
 
         module["main"] = relax.transform.Normalize()(module)["main"].with_attr("touched", 1)
         return module
+
+
+@dataclass(frozen=True)
+class Narrow(Keep):
+    """Make one operator's result another type, and forget to cast it back."""
+
+    of: str = "nn.relu"
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        from tvm import relax
+
+        done: list[Any] = []
+
+        def rule(value: Any, _: Graph) -> Any:
+            if operator(value) != self.of or done:
+                return None
+            done.append(value)
+            return relax.op.astype(value, "float16")
+
+        return rewrite(module, rule)
 
 
 @dataclass(frozen=True)
@@ -120,6 +145,12 @@ def test_commas_in_braces_do_not_cut() -> None:
     assert pipeline.split("a{x=1,y=2},b, c") == ["a{x=1,y=2}", "b", "c"]
 
 
+@pytest.mark.parametrize("text", ["fold-padding,,fold-constants", "fold-padding,", ",", " , fuse"])
+def test_a_comma_without_a_pass_is_refused(text: str) -> None:
+    with fails(PluginError, f"a pass is missing beside a comma in {text.strip()!r}"):
+        pipeline.parse(text)
+
+
 def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(PluginError) as caught:
         pipeline.parse("fold-pading,fold-constants{limt=3},fold-padding")
@@ -141,6 +172,8 @@ def test_an_empty_pipeline_gives_the_module_back(module: Any, context: Context) 
         (Leave(), PassError, "SystemExit: 0"),
         (Demand(), PassError, "it wants loop nests, main is a graph"),
         (Promise(), PassError, "a dropout is left in main"),
+        (Narrow(), PassError, f"it replaced positive, {NARROWED}"),
+        (Narrow(of="matmul"), PassError, f"it replaced y, {NARROWED}"),
         (Lie(), PassError, "it changed the module that it was given; passes return a new one"),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from onnx_models import FLOAT, build, node, noise
 from test_driver import classifier, image
 from test_validation import spread
 
@@ -96,6 +97,22 @@ def test_what_is_lacking_is_told(artifact: Artifact) -> None:
 def test_random_inputs_are_those_of_the_certificate(artifact: Artifact) -> None:
     found = recheck(artifact).examined.certificate
     assert found["data_blake3"] == artifact.certificate["data_blake3"]
+
+
+def test_as_many_samples_are_drawn_as_when_it_was_compiled(tmp_path: Path) -> None:
+    """An output of one element does not tell how large it is, unless there are several of it."""
+    path = tmp_path / "one.onnx"
+    product = build(
+        [node("MatMul", "x w", "y")],
+        [("x", FLOAT, [1, 64])],
+        [("y", FLOAT, None)],
+        {"w": noise(64, 1)},
+    )
+    onnx.save(product, path)
+    made = driver.compile(path, dtype="bf16")
+    found = recheck(made, path).examined.certificate
+    assert found["data_blake3"] == made.certificate["data_blake3"]
+    assert found["data"].endswith(", 8 samples")
 
 
 def test_tolerances_are_those_of_the_artifact(model: Path) -> None:

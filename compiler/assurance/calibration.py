@@ -1,6 +1,7 @@
 """Inputs to verify and measure on: the user's own from files or Python, or random ones."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -136,6 +137,13 @@ def random_feeds(inputs: tuple[TensorSpec, ...], seed: int, count: int = 1) -> F
 def enough(sizes: Iterable[int]) -> int:
     """How many samples give outputs of so many elements each some of them."""
     return -(-_FEWEST // min((size for size in sizes if size), default=_FEWEST))
+
+
+def floats(outputs: Iterable[TensorSpec]) -> Iterator[int]:
+    """How many elements each output of floats has; none is told where a size is open."""
+    for spec in outputs:
+        if not isinstance(spec, OpaqueSpec) and "float" in spec.dtype:
+            yield 0 if dims.is_open(spec.shape) else prod(spec.fixed)
 
 
 def seeds(seed: int, count: int) -> list[int]:

@@ -44,10 +44,12 @@ def written(
     return said
 
 
-def run_on(session: InferenceSession | None, samples: Samples | None) -> dict[str, Any]:
-    """For the certificate: where the artifact ran, and how long calls took, if it did."""
+def run_on(session: InferenceSession | None, samples: Samples | None, timed: str) -> dict[str, Any]:
+    """For the certificate: where the artifact ran, how long calls took, and on which sample."""
     found: dict[str, Any] = {} if session is None else {"machine": host.cpu_model()}
-    return found if samples is None else {**found, "latency": samples.to_json()}
+    if samples is None:
+        return found
+    return {**found, **({"timed_on": timed} if timed else {}), "latency": samples.to_json()}
 
 
 def retimed(

@@ -1,5 +1,6 @@
 """Measure a finished artifact against its model's reference and against the contract."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -88,8 +89,9 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     )
     broken = tuple(contract.judge(measured))
     certificate = certificates.written(trial, terms, compared.agreement, measured, broken)
-    certificate |= open_answers.described(trial.feeds, trial.model, compared.sized)
-    certificate |= certificates.run_on(session, samples)
+    chosen = trial.slowest.found
+    certificate |= open_answers.described(trial.feeds, trial.model, compared.sized, chosen)
+    certificate |= certificates.run_on(session, samples, trial.slowest.told)
     notes = [f"not verified here: {absent}"] if absent and trial.wanted else []
     notes += [each.told() for each in compared.agreement if each.allowances]
     return Examined(compared.agreement, samples, measured, certificate, broken, tuple(notes))
@@ -124,7 +126,7 @@ def _compare(session: InferenceSession, trial: Trial, terms: Terms, stage: Stage
     if not trial.wanted:
         return _Compared()
     with stage("verify"):
-        got = _answers(session, trial.feeds, terms)
+        got, trial.slowest.seen = _answers(session, trial.feeds, terms)
         agreement, sized = _agreement(session, trial, terms, got)
         accuracy = _accuracies(terms.contract, trial, got, terms.time_budget)
     return _Compared(agreement, sized, accuracy)
@@ -144,20 +146,26 @@ def _validate(session: InferenceSession, model: Model, terms: Terms, stage: Stag
 
 
 def _timed(session: InferenceSession, trial: Trial, terms: Terms, stage: Stages) -> Samples | None:
-    """Time calls on the first of the inputs, where the terms need it."""
+    """Time calls on the slowest of the samples, where the terms need it."""
     if not terms.clocked:
         return None
     with stage("measure"):
-        return timing.timed(session, trial.feeds[0], terms.contract, terms.time_budget.left)
+        feed = trial.slowest.of(session, trial.feeds, terms.time_budget.left)
+        return timing.timed(session, feed, terms.contract, terms.time_budget.left)
 
 
-def _answers(session: InferenceSession, feeds: Feeds, terms: Terms) -> list[list[Array]]:
-    """What the artifact computes of all samples, while there is time."""
-    found: list[list[Array]] = []
+def _answers(
+    session: InferenceSession, feeds: Feeds, terms: Terms
+) -> tuple[list[list[Array]], list[float]]:
+    """What the artifact computes of all samples, while there is time, and seconds of each call."""
+    found, seconds = list[list[Array]](), list[float]()
     for feed in feeds:
         terms.time_budget.check("all samples are verified")
-        found.append(calibration.owned(session.run(None, feed)))
-    return found
+        start = time.perf_counter()
+        outputs = session.run(None, feed)
+        seconds.append(time.perf_counter() - start)
+        found.append(calibration.owned(outputs))
+    return found, seconds
 
 
 def _agreement(

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 LEVEL = 0.95
-_Z = NormalDist().inv_cdf(LEVEL)
 # Of a resampled estimate, so that it holds at LEVEL for skewed errors of 40 samples.
 _STRICT = 0.98
 _RESAMPLES = 1000
@@ -26,6 +25,7 @@ _GROUPS = 400
 _ENOUGH = 20
 # Of so many the worst lies below the median with LEVEL: 1 - 2^-5.
 FEW = 5
+_NEAR = 1e-6  # a share is known
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ class Estimate:
         """A value that was counted, not sampled."""
         return cls(value, value, value)
 
+    def at(self, level: float) -> "Estimate":
+        """The same with bounds at another level, where errors are normally distributed."""
+        ratio = NormalDist().inv_cdf(level) / NormalDist().inv_cdf(LEVEL)
+        below, above = ratio * (self.value - self.low), ratio * (self.high - self.value)
+        return Estimate(self.value, self.value - below, self.value + above)
+
     @classmethod
     def of_json(cls, told: Mapping[str, Any]) -> "Estimate":
         """What `to_json` told.  Raises KeyError, TypeError or ValueError for anything else."""
@@ -51,7 +57,7 @@ class Estimate:
         return {k: v if math.isfinite(v) else str(v) for k, v in vars(self).items()}
 
 
-def quantile(values: Sequence[float], share: float) -> Estimate:
+def quantile(values: Sequence[float], share: float, level: float = LEVEL) -> Estimate:
     """The value that `share` of all values stay below, by order statistics.
 
     The bounds hold for any distribution of independent values: the k-th smallest of n lies below
@@ -62,8 +68,8 @@ def quantile(values: Sequence[float], share: float) -> Estimate:
     ordered = sorted(values)
     count = len(ordered)
     below = np.cumsum(_binomial(count, share))  # below[k]: of n values, at most k lie below
-    first = int(np.searchsorted(below, 1 - LEVEL, side="right"))
-    last = int(np.searchsorted(below, LEVEL))
+    first = int(np.searchsorted(below, 1 - level, side="right"))
+    last = int(np.searchsorted(below, level))
     value = float(np.quantile(ordered, share))
     low = ordered[first - 1] if first else -math.inf
     high = ordered[last] if last < count else math.inf
@@ -71,24 +77,38 @@ def quantile(values: Sequence[float], share: float) -> Estimate:
     return Estimate(value, min(low, value), max(high, value))
 
 
-def values_for_quantile(share: float) -> int:
+def values_for_quantile(share: float, level: float = LEVEL) -> int:
     """The fewest values that bound a quantile from above."""
-    return math.ceil(math.log(1 - LEVEL) / math.log(share))
+    return math.ceil(math.log(1 - level) / math.log(share))
 
 
 def share_of(hits: float, total: float, samples: int) -> Estimate:
     """A share of successes among `total`, of which those in one of the `samples` may go together.
 
-    Wilson's score interval (Brown, Cai, DasGupta: Interval Estimation for a Binomial Proportion,
-    2001), with no more independent trials than there are samples.
+    The exact interval of Clopper and Pearson (Brown, Cai, DasGupta: Interval Estimation for a
+    Binomial Proportion, 2001), with no more independent trials than there are samples; Wilson's is
+    narrower, and near 1 it misses in up to 7 of 100 cases.  Between whole numbers of successes it
+    is interpolated.
     """
     value = hits / total if total else 1.0
-    count = min(total, samples) or 1
-    middle = value + _Z**2 / (2 * count)
-    reach = _Z * math.sqrt(value * (1 - value) / count + _Z**2 / (4 * count**2))
-    scale = 1 + _Z**2 / count
-    low, high = (middle - reach) / scale, (middle + reach) / scale
-    return Estimate(value, min(value, max(0.0, low)), max(value, min(1.0, high)))
+    count = int(min(total, samples)) or 1
+    low = _least_share(value * count, count)
+    high = 1 - _least_share(count - value * count, count)
+    return Estimate(value, min(value, low), max(value, high))
+
+
+def _least_share(hits: float, count: int) -> float:
+    """The share of which so many successes, or more, are as likely as an error is allowed."""
+    whole = math.floor(hits)
+    if hits > whole:
+        low, high = _least_share(whole, count), _least_share(whole + 1, count)
+        return low + (hits - whole) * (high - low)
+    low, high = 0.0, 1.0
+    while hits and high - low > _NEAR:
+        middle = (low + high) / 2
+        likely = float(_binomial(count, middle)[whole:].sum()) > 1 - LEVEL
+        low, high = (low, middle) if likely else (middle, high)
+    return low
 
 
 def resampled(
@@ -144,13 +164,8 @@ def _standard_errors(sums: Floats, weights: Floats, value: Callable[[Floats], Fl
 
 def _binomial(count: int, share: float) -> Floats:
     """The probability of each number of successes from 0 to `count`."""
-    logs = [
-        math.lgamma(count + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(count - k + 1)
-        + k * math.log(share)
-        + (count - k) * math.log1p(-share)
-        for k in range(count + 1)
-    ]
-    chances: Floats = np.exp(np.array(logs))
+    k = np.arange(count + 1)
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(k[1:]))])  # their logarithms
+    ways = factorials[count] - factorials - factorials[::-1]
+    chances: Floats = np.exp(ways + k * math.log(share) + (count - k) * math.log1p(-share))
     return chances

@@ -119,8 +119,13 @@ def worst(*found: Sequence[Comparison]) -> tuple[Comparison, ...]:
     return tuple(opaque_values.worst(pair) for pair in zip(*found, strict=True))
 
 
-def described(feeds: Sequence[Feed], model: Model, trials: Sequence[Sized]) -> dict[str, Any]:
-    """For a certificate: the sizes at which calls were timed, and answers compared."""
+def described(
+    feeds: Sequence[Feed], model: Model, trials: Sequence[Sized], timed: Feed | None = None
+) -> dict[str, Any]:
+    """For a certificate: the sizes at which calls were timed, and answers compared.
+
+    `timed` is the feed that they were timed on, the first unless one is given.
+    """
     if not open_dims(model.inputs):
         return {}
     given = [dims.bind(_shapes(model, feed)) for feed in feeds]
@@ -128,7 +133,8 @@ def described(feeds: Sequence[Feed], model: Model, trials: Sequence[Sized]) -> d
     for sizes in [*given, *(dict(trial.sizes) for trial in trials)]:
         if sizes not in compared:
             compared.append(sizes)
-    return {"sizes": {"measured_at": given[0], "compared_at": compared if trials else []}}
+    measured = given[0] if timed is None else dims.bind(_shapes(model, timed))
+    return {"sizes": {"measured_at": measured, "compared_at": compared if trials else []}}
 
 
 def _shapes(model: Model, feed: Feed) -> Any:

@@ -1,20 +1,18 @@
 """Which samples calibrate, and which verify and measure: never the same ones."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import dims
 from hybridc.compiler.assurance import calibration
 from hybridc.compiler.assurance.calibration import Feeds
 from hybridc.compiler.assurance.contract import fewest_samples
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Plan
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec, Reference
+from hybridc.compiler.model import Array, Feed, Model, Reference
 from hybridc.compiler.orchestration import precisions, stages
 from hybridc.compiler.orchestration.time_budget import OutOfTimeError, at_leisure
 from hybridc.compiler.quantization import activations
@@ -109,19 +107,12 @@ def _random(plan: Plan, model: Model) -> Samples:
     seed = plan.options.seed
     count = fewest_samples(plan.options.contract.min_accuracy)
     if plan.options.dtype not in (precisions.AUTO, precisions.FULL):
-        count = max(count, calibration.enough(_floats(model)))
+        count = max(count, calibration.enough(calibration.floats(model.outputs)))
     drawn, told = calibration.random_feeds(model.inputs, seed, count), f"random, seed {seed}"
     if not model.examples:
         return Samples(drawn, told)
     feeds = [*drawn, *map(dict, model.examples)]
     return Samples(feeds, f"{told}, and {_EXAMPLES}", drawn=count)
-
-
-def _floats(model: Model) -> Iterator[int]:
-    """How many elements each output of floats has; none is told where a size is open."""
-    for spec in model.outputs:
-        if not isinstance(spec, OpaqueSpec) and "float" in spec.dtype:
-            yield 0 if dims.is_open(spec.shape) else prod(spec.fixed)
 
 
 def _calibrated(feeds: Feeds, told: str, given: Feeds | None, model: Model, seed: int) -> Samples:

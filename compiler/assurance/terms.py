@@ -8,6 +8,7 @@ from hybridc.compiler.assurance import samples
 from hybridc.compiler.assurance.calibration import Feeds
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.open_answers import References
+from hybridc.compiler.assurance.slowest import Slowest
 from hybridc.compiler.assurance.verify import How
 from hybridc.compiler.model import Array, Model
 from hybridc.compiler.orchestration.time_budget import TimeBudget
@@ -19,7 +20,7 @@ class Trial:
 
     `wanted` is empty where nobody asks for them.  `data` tells what the feeds are, and
     has other data to find ranges on.  `references` holds what is wanted at other sizes, where some
-    are open.
+    are open, and `slowest` which of the feeds calls are timed on.
     """
 
     model: Model
@@ -27,6 +28,7 @@ class Trial:
     wanted: Sequence[Sequence[Array]]
     data: samples.Samples | None = None
     references: References = field(default_factory=References)
+    slowest: Slowest = field(default_factory=Slowest)
 
     def unseen(self) -> "Trial":
         """The same on the feeds alone that gave no ranges, for what was made with these."""

@@ -3,13 +3,16 @@
 What disturbs a measurement only adds time.  So a limit that is kept while other programs run is
 kept.  One that is not, although some calls were fast enough, is measured again, and so are calls
 of which most took much longer than the fastest, since stages are compared by them.  Of all
-measurements that one stands in which the machine was disturbed least, whatever came of it.
+measurements that one stands in which the machine was disturbed least, whatever came of it.  All
+looks share the error that is allowed (see `looks`).
 """
 
 import math
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
-from hybridc.compiler.assurance import confidence
+from hybridc.compiler.assurance import confidence, looks
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.hardware import load
 from hybridc.compiler.measurement import conditions, measure
@@ -33,23 +36,28 @@ _LATE = 90.0
 
 
 def timed(
-    session: InferenceSession, feed: Feed, contract: Contract, left: float | None = None
+    session: InferenceSession,
+    feed: Feed,
+    contract: Contract,
+    left: float | None = None,
+    before: int = 0,
 ) -> Samples:
     """Time calls on one feed, for the limits on time; `left` are the seconds of a budget.
 
-    With the samples comes what disturbed them, if anything did.
+    With the samples comes what disturbed them, if anything did.  `before` are the measurements that
+    may have been made of the same calls for the same limits (see `looks`).
     """
     start = time.perf_counter()
     end = start + (math.inf if left is None else left)
-    found = _once(session, feed, contract, left)
-    for _ in range(_AGAIN):
+    found = _once(session, feed, contract, left, before)
+    for number in range(before + 1, before + 1 + _AGAIN):
         now = time.perf_counter()
         room = end - now
         if room <= 0 or now - start > _SHARE * (end - start) or not _doubtful(found, contract):
             break
         conditions.wait(session.threads, min(_WAIT, room), bearable(contract))
         rest = None if left is None else max(0.0, end - time.perf_counter())
-        found = min(found, _once(session, feed, contract, rest), key=_disturbance)
+        found = min(found, _once(session, feed, contract, rest, number), key=_disturbance)
     return found
 
 
@@ -62,27 +70,42 @@ def bearable(contract: Contract) -> float:
     return load.QUIET_FOR_ALL if late or contract.min_throughput is not None else load.QUIET
 
 
-def _once(session: InferenceSession, feed: Feed, contract: Contract, left: float | None) -> Samples:
+def _once(
+    session: InferenceSession, feed: Feed, contract: Contract, left: float | None, number: int
+) -> Samples:
     """Time calls until the limits are kept or broken beyond doubt, or patience or time ends."""
     watch = Watch(session.threads, bearable(contract))
-
-    def clear(samples: Samples) -> bool:
-        watch.glance()
-        latency, limit = samples.percentile(contract.latency_percentile), contract.max_latency
-        least = contract.min_throughput
-        return (limit is None or not latency.low <= limit < latency.high) and (
-            least is None or not samples.throughput.low < least <= samples.throughput.high
-        )
-
+    looked = _Looks(contract, watch, looks.levels(number))
     share = contract.latency_percentile / 100
     samples = measure.latency(
         lambda: session.run(None, feed),
-        at_least=max(measure.MIN_SAMPLES, confidence.values_for_quantile(share)),
-        clear=clear,
+        at_least=max(measure.MIN_SAMPLES, confidence.values_for_quantile(share, looked.level)),
+        clear=looked.clear,
         patience=_PATIENCE if left is None else min(_PATIENCE, max(1.0, left)),
         longest=math.inf if left is None else max(1.0, left),
     )
-    return Samples(samples.seconds, watch.conditions())
+    return Samples(samples.seconds, watch.conditions(), looked.level)
+
+
+class _Looks:
+    """Looks at calls while they are timed; `level` is that of the last look, or of the next."""
+
+    def __init__(self, contract: Contract, watch: Watch, levels: Iterator[float]) -> None:
+        self._contract, self._watch, self._levels = contract, watch, levels
+        self.level = next(levels)
+
+    def clear(self, samples: Samples) -> bool:
+        """Whether the limits are kept or broken beyond doubt."""
+        self._watch.glance()
+        sure, contract = replace(samples, level=self.level), self._contract
+        latency, most = sure.percentile(contract.latency_percentile), contract.max_latency
+        least = contract.min_throughput
+        clear = (most is None or not latency.low <= most < latency.high) and (
+            least is None or not sure.throughput.low < least <= sure.throughput.high
+        )
+        if not clear:
+            self.level = next(self._levels)
+        return clear
 
 
 def _doubtful(samples: Samples, contract: Contract) -> bool:

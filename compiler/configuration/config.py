@@ -147,13 +147,15 @@ def names() -> tuple[str, ...]:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > _LONGEST:
-            raise InputError("it is too large for a configuration")
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as stream:
+            content = stream.read(_LONGEST + 1)  # of a device there is no end
+        text = content.decode()
     except OSError as error:
         raise InputError(f"cannot be read: {reason(error)}") from None
     except UnicodeDecodeError:
         raise InputError("it is not text") from None
+    if len(content) > _LONGEST:
+        raise InputError("it is too large for a configuration")
     match path.suffix:
         case ".toml":
             found = _toml(text)
@@ -171,7 +173,7 @@ def _toml(text: str) -> Any:
 
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"not valid TOML: {error}") from None
 
 
@@ -181,20 +183,24 @@ def _yaml(text: str) -> Any:
     except ImportError:
         raise InputError("reading YAML needs PyYAML: pip install 'hybridc[yaml]'") from None
     try:
-        _check_once(yaml.compose(text, yaml.SafeLoader))
+        _check_once(yaml.compose(text, yaml.SafeLoader), set())
         return yaml.safe_load(text) or {}
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _check_once(node: Any) -> None:
-    """Raise InputError if a mapping of YAML has a key twice, of which one would be dropped."""
-    if getattr(node, "id", "") == "mapping":
+def _check_once(node: Any, seen: set[Any]) -> None:
+    """Raise InputError if a mapping of YAML has a key twice, of which one would be dropped.
+
+    What was `seen` already may stand in many places, and in these in many again.
+    """
+    if getattr(node, "id", "") == "mapping" and node not in seen:
+        seen.add(node)
         names = [str(key.value) for key, _ in node.value]
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise InputError(f"given twice: {', '.join(twice)}")
         for _, value in node.value:
-            _check_once(value)
+            _check_once(value, seen)
 
 
 def _line(error: ValidationError) -> str:

@@ -268,6 +268,8 @@ def _steps(options: Options) -> tuple[Pass, ...]:
     """The passes of the pipeline, with those that lower precision or offload if options ask."""
     catalogue = pipeline.passes(options.plugins)
     steps = pipeline.parse(pipeline_of(options), catalogue)
+    if not steps:
+        raise InputError("a pipeline without passes generates no code; the usual one is 'default'")
     device = target.kind_of(options.target)
     precisions.check(options.dtype, options.exact, device)
     tight = options.contract.max_memory is not None

@@ -143,5 +143,5 @@ def _read(path: Path) -> dict[str, Machine]:
     try:
         known = json.loads(path.read_text())
         return {str(key): from_json(entry) for key, entry in known.items()}
-    except (OSError, ValueError, AttributeError, InputError):
+    except (OSError, ValueError, AttributeError, RecursionError, InputError):
         return {}

@@ -110,5 +110,5 @@ def _read(path: Path) -> dict[str, Mapping[str, Any]]:
         known = json.loads(path.read_text())
         names = {field.name for field in fields(Peaks)}
         return {key: asdict(Peaks(**e)) for key, e in known.items() if set(e) == names}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}

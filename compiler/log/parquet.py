@@ -84,5 +84,5 @@ def _items(row: dict[str, Any], seen: set[str], faults: Faults) -> Iterator[Desc
                 yield Described.of(kind, json.loads(text))
         data = {name: row[name] for name in FIELDS}
         yield recording.from_json({**data, "point": json.loads(row["point"])})
-    except (TypeError, ValueError, InputError) as error:
+    except (TypeError, ValueError, RecursionError, InputError) as error:
         faults.add(str(error))

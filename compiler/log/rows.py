@@ -16,6 +16,8 @@ from hybridc.compiler.log.schema import descriptions, records, series
 from hybridc.compiler.log.workload import skeleton
 
 _SLICE = 500  # keys of one statement; databases limit its parameters
+# What parsing raises for text that is no JSON, or is nested too deeply.
+_NONSENSE = (TypeError, ValueError, RecursionError)
 _CHOICE_DIGITS = 15  # of the digest, so that the number fits 64 bits with a sign
 
 _PLAIN = ("rule", "verdict", "mode", "predicted", "who", "seed", "trace")
@@ -90,7 +92,7 @@ def to_record(row: Any) -> Record:
             "when": row.moment,
         }
         found = recording.from_json(data)
-    except (AttributeError, TypeError, ValueError, InputError) as error:
+    except (*_NONSENSE, AttributeError, InputError) as error:
         raise InputError(f"row {row.id} of the log is not a record: {error}") from None
     median = statistics.median(found.seconds) if found.seconds else None
     if found.key != row.key.hex() or row.median != median:
@@ -123,6 +125,6 @@ def description(row: Any) -> Described | None:
     """Read a row of `descriptions`; None if it does not fit its key."""
     try:
         found = Described.of(row.kind, json.loads(row.data))
-    except (TypeError, ValueError):
+    except _NONSENSE:
         return None
     return found if found.key == row.key.hex() else None

@@ -107,7 +107,7 @@ class Search:
         whole = [row for row in raw if row.id not in self.damaged] if self.damaged else raw
         try:  # one call for all of them takes a third of the time
             points: list[Any] = json.loads(f"[{','.join([row.point for row in whole])}]")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             points = []
         if len(points) != len(whole):
             points = [_point(row.point) for row in whole]
@@ -137,7 +137,7 @@ class Search:
 def _point(text: str) -> Any:
     try:
         return json.loads(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
 
 

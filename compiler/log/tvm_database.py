@@ -68,7 +68,7 @@ def module_of(record: Record) -> str:
         return ""
     try:
         return str(json.loads(record.trace)["module"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return ""
 
 
@@ -167,6 +167,6 @@ def _lines(path: Path, faults: Faults) -> Iterator[Any]:
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             yield json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             faults.add(f"{path.name}, line {number}: {error}")
             yield None

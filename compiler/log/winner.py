@@ -56,7 +56,7 @@ class Measured:
         """The samples.  Raises DamagedError if there are none."""
         try:
             return tuple(map(float, json.loads(self.text)))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise DamagedError(self.id, error) from None
 
     @property

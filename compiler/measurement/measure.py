@@ -28,11 +28,13 @@ _PHASES = 5
 class Samples:
     """Durations of one call, in seconds, in the order in which they were taken.
 
-    `conditions` tell what else the machine did meanwhile, where anybody watched it.
+    `conditions` tell what else the machine did meanwhile, where anybody watched it.  The bounds of
+    what they say of time hold at `level`.
     """
 
     seconds: tuple[float, ...]
     conditions: Conditions | None = None
+    level: float = confidence.LEVEL
 
     @property
     def median(self) -> float:
@@ -59,7 +61,7 @@ class Samples:
         A machine has slower and faster phases, so the bounds also reach as far as the medians of
         the fifths of the time do from the median of all.
         """
-        found = confidence.quantile(self.seconds, percent / 100)
+        found = confidence.quantile(self.seconds, percent / 100, self.level)
         size = len(self.seconds) // _PHASES
         if not size:
             return found
@@ -73,7 +75,8 @@ class Samples:
         """Calls per second, one after another."""
         count = len(self.seconds)
         sums = np.stack([np.ones(count), np.array(self.seconds)], axis=1)
-        return confidence.resampled(sums, lambda total: total[..., 0] / total[..., 1])
+        found = confidence.resampled(sums, lambda total: total[..., 0] / total[..., 1])
+        return found.at(self.level)
 
     def to_json(self) -> dict[str, Any]:
         """Summarise for reports; times in milliseconds."""

@@ -6,7 +6,7 @@ An artifact that equals one that was examined before is not measured again.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from hybridc.compiler.assurance import certify, timing
+from hybridc.compiler.assurance import certify, looks, timing
 from hybridc.compiler.assurance.contract import Measured
 from hybridc.compiler.assurance.terms import Trial
 from hybridc.compiler.configuration import plans
@@ -16,6 +16,7 @@ from hybridc.compiler.log.advisers import MakeAdviser
 from hybridc.compiler.measurement import measure, profile
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.model import Feed
 from hybridc.compiler.orchestration import digests, resume, side_by_side
 from hybridc.compiler.orchestration.attempt import Outcome, draft, judge
 from hybridc.compiler.orchestration.candidates import Means
@@ -181,12 +182,17 @@ class Workshop:
             return found
         session = InferenceSession(found.artifact, self.plan.target.threads)
         with self.clock.stage("measure"):
-            samples = timing.timed(session, self.trial.feeds[0], contract, left)
+            samples = timing.timed(session, self._feed(session), contract, left, looks.ANEW)
         return found.retimed(samples, contract)
 
     def _call(self, found: Outcome) -> Callable[[], object]:
         session = InferenceSession(found.artifact, self.plan.target.threads)
-        return lambda: session.run(None, self.trial.feeds[0])
+        feed = self._feed(session)
+        return lambda: session.run(None, feed)
+
+    def _feed(self, session: InferenceSession) -> Feed:
+        """The sample that all candidates are timed on."""
+        return self.trial.slowest.of(session, self.trial.feeds, self.clock.time_budget.left)
 
 
 def _name(options: Options) -> str:

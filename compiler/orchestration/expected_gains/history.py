@@ -75,7 +75,7 @@ def _row(line: bytes) -> Past | None:
             gained=float(told["gained"]),
             seconds=float(told["seconds"]),
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return row if len(row.features) == _FEATURES and _finite(row) else None
 
