@@ -1,4 +1,4 @@
-"""Images sampled where a grid says: a pixel finds its four neighbours once.
+"""Images sampled where a grid says: a pixel finds its neighbours once.
 
 TVM asks for each neighbour, and for each channel anew, whether it lies inside.
 """
@@ -14,103 +14,213 @@ from hybridc.compiler.ir.rewrite import Extent
 
 # Channels from which on rows of them fill vectors well enough to be worth two transposes.
 LEAST = 8
-_CORNERS = 4
+# How many neighbours along an axis count.
+_TAPS = {"nearest": 1, "linear": 2, "cubic": 4}
+_CUBIC = -0.75  # Keys' parameter, as in ONNX and torch
+# A cubic's neighbours all lie on the border from that many pixels outside on.
+_BEYOND = 4
 
 
 @dataclass(frozen=True)
 class Grid:
     """How a grid names pixels of an image of this `size`, and what lies outside of it.
 
-    Where `spreads_nan`, a place that is no number or infinite gives NaN, as in torch; else nothing.
+    `mode` is nearest, linear or cubic, `padding` zeros, border or reflection, as in ONNX.  Where
+    `spreads_nan`, a place that is no number or infinite gives NaN, as in torch; else nothing.
     """
 
     size: tuple[int, int]
     aligned: bool
-    border: bool
+    padding: str
     spreads_nan: bool
+    mode: str = "linear"
 
-    def corner(self, grid: Any, at: Sequence[Any]) -> tuple[Expr, Expr]:
-        """Place and weight of a neighbour, `at` its number, the batch, and the pixel."""
+    @property
+    def neighbours(self) -> int:
+        """How many pixels count for one of the result."""
+        return _TAPS[self.mode] ** 2
+
+    def neighbour(self, grid: Any, at: Sequence[Any]) -> tuple[Expr, Expr]:
+        """Place and weight of a neighbour, `at` its number, the batch, and the pixel.
+
+        The place is -1 outside of an image that zeros surround.
+        """
         k, n, p = at
-        x, y = (self._along(grid[n, p, i], self.size[1 - i], k // (i + 1) % 2) for i in (0, 1))
+        taps = _TAPS[self.mode]
+        numbers = (k % taps, k // taps)
+        x, y = (self._along(grid[n, p, i], self.size[1 - i], numbers[i]) for i in (0, 1))
         place = y[0] * tirx.const(self.size[1], "int32") + x[0]
+        if self.padding == "zeros":
+            outside = tirx.any(x[0] < 0, y[0] < 0)
+            place = tirx.Select(outside, tirx.const(-1, "int32"), place)
         return place, x[1] * y[1]
 
-    def _along(self, value: Expr, extent: int, second: Expr) -> tuple[Expr, Expr]:
-        """The index along an axis of the first neighbour or the `second`, and its weight."""
-        zero, last = _real(0), _real(extent - 1)
+    def pixel(self, load: Callable[[Expr], Expr], place: Expr, weight: Callable[[], Expr]) -> Expr:
+        """What a neighbour adds: what `load` finds at its place, 0 outside, by its weight."""
+        inside = place
+        if self.padding == "zeros":
+            inside = tirx.Select(place < 0, tirx.const(0, "int32"), place)
+        found = load(inside.astype("int64"))
+        if self.padding == "zeros":  # no weight of 0 would do: an infinite pixel has none
+            found = tirx.Select(place < 0, _real(0), found)
+        return found if self.mode == "nearest" else found * weight()
+
+    def _along(self, value: Expr, extent: int, tap: Expr) -> tuple[Expr, Expr]:
+        """The index along an axis of a neighbour, from the first on, and its weight."""
+        last = _real(extent - 1)
+        at = self._place(value, extent)
+        if self.mode == "nearest":
+            return self._inside(tirx.nearbyint(at), extent), _real(1)
+        below = tirx.floor(at)
+        part = at - below
+        first = _TAPS[self.mode] // 2 - 1
+        step = tap.astype("float32") - _real(first)
+        own = below + step
+        weight = _weight(self.mode, part, step)
+        if self.padding == "zeros":
+            nothing = tirx.Select(tirx.isnan(part), part, _real(0))
+            inside = tirx.all(own >= _real(0), own <= last)
+            weight = tirx.Select(inside, weight, nothing if self.spreads_nan else _real(0))
+        return self._inside(own, extent), weight
+
+    def _place(self, value: Expr, extent: int) -> Expr:
+        """From -1 to 1 to a place between elements, finite where a border says so."""
         if self.aligned:
             at = (value + _real(1)) * _real((extent - 1) / 2)
         else:
             at = ((value + _real(1)) * _real(extent) - _real(1)) * _real(0.5)
-        if self.border:
-            at = _clamped(at, last)
-        below = tirx.floor(at)
-        part = at - below
-        own = below + second.astype("float32")
-        weight = tirx.Select(second.equal(0), _real(1) - part, part)
-        # What lies outside counts nothing; of a border only a weight of 0 lies there.
-        inside = tirx.all(own >= zero, own <= last)
-        nothing = tirx.Select(tirx.isnan(part), part, zero) if self.spreads_nan else zero
-        return _clamped(own, last).astype("int32"), tirx.Select(inside, weight, nothing)
+        if self.padding != "border":
+            return at
+        more = _BEYOND if self.mode == "cubic" else 0
+        return _clamped(at, _real(extent - 1 + more), _real(-more))
+
+    def _inside(self, own: Expr, extent: int) -> Expr:
+        """The index of an element by padding; -1 where there is none."""
+        last = _real(extent - 1)
+        if self.padding == "reflection":
+            own = self._reflected(own, extent)
+        index = _clamped(own, last, _real(0)).astype("int32")
+        if self.padding != "zeros":
+            return index
+        inside = tirx.all(own >= _real(0), own <= last)
+        return tirx.Select(inside, index, tirx.const(-1, "int32"))
+
+    def _reflected(self, own: Expr, extent: int) -> Expr:
+        """Between the first and last element, or from half an element outside of them."""
+        low, span = (0.0, extent - 1.0) if self.aligned else (-0.5, float(extent))
+        distance = tirx.abs(own - _real(low))
+        turns = tirx.floor(distance / _real(span))
+        rest = distance - turns * _real(span)
+        even = (turns - _real(2) * tirx.floor(turns * _real(0.5))).equal(_real(0))
+        return tirx.Select(even, _real(low) + rest, _real(low + span) - rest)
 
 
-def _clamped(value: Expr, last: Expr) -> Expr:
-    """A number between 0 and the last, 0 for NaN."""
-    return tirx.Select(value > _real(0), tirx.Select(value < last, value, last), _real(0))
+def _weight(mode: str, part: Expr, step: Expr) -> Expr:
+    """Of a neighbour `step` elements behind the one below, from which the place is a `part` off."""
+    distance = tirx.abs(part - step)
+    if mode == "linear":
+        return _real(1) - distance
+    near = (_real(_CUBIC + 2) * distance - _real(_CUBIC + 3)) * distance * distance + _real(1)
+    far = (_real(_CUBIC) * distance - _real(5 * _CUBIC)) * distance + _real(8 * _CUBIC)
+    far = far * distance - _real(4 * _CUBIC)
+    return tirx.Select(distance <= _real(1), near, far)
+
+
+def _clamped(value: Expr, last: Expr, first: Expr) -> Expr:
+    """A number between the first and the last, the first for NaN."""
+    return tirx.Select(value > first, tirx.Select(value < last, value, last), first)
 
 
 def _real(value: float) -> Expr:
     return tirx.const(value, "float32")
 
 
-def by_rows(s: Scope, x: Expr, grid: Expr, shapes: Sequence[Sequence[Extent]], form: Grid) -> Expr:
-    """Of many channels whole rows; `shapes` are those of the image and the grid."""
+def sampled(s: Scope, x: Expr, grid: Expr, shapes: Sequence[Sequence[Extent]], form: Grid) -> Expr:
+    """The image at a grid's places; `shapes` are those of the two."""
     (batch, channels, height, width), (_, *made, _) = shapes
     pixels = s.reshape(grid, [batch, made[0] * made[1], 2])
-    places, weights = (s.te(_table(form, part), pixels) for part in (0, 1))
-    rows = s.reshape(s.permute_dims(x, [0, 2, 3, 1]), [batch, height * width, channels])
-    sums = s.reshape(s.te(_sampled, rows, places, weights), [batch, *made, channels])
-    return s.permute_dims(sums, [0, 3, 1, 2])
-
-
-def by_pixels(
-    s: Scope, x: Expr, grid: Expr, shapes: Sequence[Sequence[Extent]], form: Grid
-) -> Expr:
-    """Of few channels one pixel after the other, in one kernel."""
-    (batch, channels, height, width), (_, *made, _) = shapes
-    pixels = s.reshape(grid, [batch, made[0] * made[1], 2])
+    # A nearest pixel is too little work to turn the image for.
+    if channels >= LEAST and form.mode != "nearest":
+        rows = s.reshape(s.permute_dims(x, [0, 2, 3, 1]), [batch, height * width, channels])
+        sums = s.te(_of_rows(form), rows, *_tables(s, pixels, form))
+        return s.permute_dims(s.reshape(sums, [batch, *made, channels]), [0, 3, 1, 2])
     planes = s.reshape(x, [batch, channels, height * width])
-
-    def sampled(image: Any, points: Any) -> Any:
-        def element(n: Any, c: Any, p: Any) -> Any:
-            corners = [form.corner(points, (tirx.const(k, "int32"), n, p)) for k in range(_CORNERS)]
-            terms = [image[n, c, place.astype("int64")] * weight for place, weight in corners]
-            return terms[0] + terms[1] + terms[2] + terms[3]
-
-        return te.compute([batch, channels, points.shape[1]], element, name="sampled")
-
-    return s.reshape(s.te(sampled, planes, pixels), [batch, channels, *made])
+    if channels == 1 and form.mode != "cubic":
+        made_here = s.te(_at_once(form), planes, pixels)
+    else:
+        made_here = s.te(_of_planes(form), planes, *_tables(s, pixels, form))
+    return s.reshape(made_here, [batch, channels, *made])
 
 
-def _table(form: Grid, part: int) -> Callable[[Any], Any]:
-    """Of a grid `[batch, pixels, 2]` the places or weights of neighbours, `[4, batch, pixels]`."""
+def _tables(s: Scope, pixels: Expr, form: Grid) -> list[Expr]:
+    """Of a grid `[batch, pixels, 2]` places and weights of neighbours, `[k, batch, pixels]`."""
 
-    def corners(grid: Any) -> Any:
-        extents = [tirx.const(_CORNERS, "int64"), *grid.shape[:2]]
-        return te.compute(extents, lambda *at: form.corner(grid, at)[part], name="corners")
+    def table(part: int) -> Callable[[Any], Any]:
+        def corners(grid: Any) -> Any:
+            extents = [tirx.const(form.neighbours, "int64"), *grid.shape[:2]]
+            return te.compute(extents, lambda *at: form.neighbour(grid, at)[part], name="corners")
 
-    return corners
+        return corners
+
+    parts = (0,) if form.mode == "nearest" else (0, 1)
+    return [s.te(table(part), pixels) for part in parts]
 
 
-def _sampled(rows: Any, places: Any, weights: Any) -> Any:
+def _of_rows(form: Grid) -> Callable[..., Any]:
     """`[batch, pixels, channels]`: rows of the image by their weights."""
 
-    def element(n: Any, p: Any, c: Any) -> Any:
-        terms = [
-            rows[n, places[k, n, p].astype("int64"), c] * weights[k, n, p] for k in range(_CORNERS)
-        ]
-        return terms[0] + terms[1] + terms[2] + terms[3]
+    def _sampled(rows: Any, places: Any, weights: Any) -> Any:
+        def element(n: Any, p: Any, c: Any) -> Any:
+            terms = [
+                form.pixel(lambda at: rows[n, at, c], places[k, n, p], lambda k=k: weights[k, n, p])
+                for k in range(form.neighbours)
+            ]
+            return _total(terms)
 
-    extents = [rows.shape[0], places.shape[2], rows.shape[2]]
-    return te.compute(extents, element, name="sampled")
+        extents = [rows.shape[0], places.shape[2], rows.shape[2]]
+        return te.compute(extents, element, name="sampled")
+
+    return _sampled
+
+
+def _of_planes(form: Grid) -> Callable[..., Any]:
+    """`[batch, channels, pixels]`: elements of each channel by weights found once for all."""
+
+    def _sampled(planes: Any, places: Any, *weights: Any) -> Any:
+        def element(n: Any, c: Any, p: Any) -> Any:
+            terms = [
+                form.pixel(
+                    lambda at: planes[n, c, at], places[k, n, p], lambda k=k: weights[0][k, n, p]
+                )
+                for k in range(form.neighbours)
+            ]
+            return _total(terms)
+
+        return te.compute([*planes.shape[:2], places.shape[2]], element, name="sampled")
+
+    return _sampled
+
+
+def _at_once(form: Grid) -> Callable[..., Any]:
+    """`[batch, 1, pixels]`: one pixel after the other, in one kernel."""
+
+    def _sampled(planes: Any, points: Any) -> Any:
+        def element(n: Any, c: Any, p: Any) -> Any:
+            terms = []
+            for k in range(form.neighbours):
+                place, weight = form.neighbour(points, (tirx.const(k, "int32"), n, p))
+                terms.append(
+                    form.pixel(lambda at: planes[n, c, at], place, lambda weight=weight: weight)
+                )
+            return _total(terms)
+
+        return te.compute([*planes.shape[:2], points.shape[1]], element, name="sampled")
+
+    return _sampled
+
+
+def _total(terms: Sequence[Expr]) -> Expr:
+    total = terms[0]
+    for term in terms[1:]:
+        total += term
+    return total
