@@ -51,6 +51,16 @@ def test_neighbours_are_weighted_as_by_onnx_runtime(
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_few_pixels_of_a_large_image(mode: str) -> None:
+    """The image is not turned for them."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 9, 31, 33)).astype(np.float32)
+    grid = rng.uniform(-1.4, 1.4, (2, 2, 3, 2)).astype(np.float32)
+    got, wanted = sampled(x, grid, mode=mode, padding_mode="zeros", align_corners=1)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=5e-5)
+
+
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 def test_pixels_on_the_edges(padding: str) -> None:
     """Corners, the middle of pixels, and what lies half or wholly outside."""

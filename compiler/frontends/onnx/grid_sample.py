@@ -8,8 +8,7 @@ from hybridc.compiler.frontends import sampled_images
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
 from hybridc.compiler.ir.rewrite import are_known
 
-_MODES = {"linear": "linear", "bilinear": "linear", "nearest": "nearest"}
-_MODES |= {"cubic": "cubic", "bicubic": "cubic"}
+_FORMER = {"bilinear": "linear", "bicubic": "cubic"}  # names of opset 16
 
 
 def _grid_sample(node: Node) -> Expr:
@@ -19,7 +18,8 @@ def _grid_sample(node: Node) -> Expr:
     """
     x, grid, s = node.inputs[0], node.inputs[1], node.scope
     known = are_known(node.shape()[1:])
-    mode, padding = _MODES[node.get("mode", "linear")], node.get("padding_mode", "zeros")
+    mode, padding = str(node.get("mode", "linear")), node.get("padding_mode", "zeros")
+    mode = _FORMER.get(mode, mode)
     aligned = bool(node.get("align_corners", 0))
     if padding == "reflection" and aligned and 1 in node.shape()[2:]:
         raise UnsupportedError("a reflection between the ends of one element")
