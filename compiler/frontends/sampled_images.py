@@ -44,48 +44,61 @@ class Grid:
         """How many pixels count for one of the result."""
         return _TAPS[self.mode] ** 2
 
-    def neighbour(self, grid: Any, at: Sequence[Any]) -> tuple[Expr, Expr]:
-        """Place and weight of a neighbour, `at` its number, the batch, and the pixel.
+    def neighbour(self, grid: Any, at: Sequence[Any]) -> tuple[Expr, Expr, Expr]:
+        """Place of a neighbour, whether it is inside, and weight.
 
-        The place is -1 outside of an image that zeros surround.
+        `at` is its number, the batch, and the pixel; inside is None where all are.
         """
         k, n, p = at
         taps = _TAPS[self.mode]
         numbers = (k % taps, k // taps)
         x, y = (self._along(grid[n, p, i], self.size[1 - i], numbers[i]) for i in (0, 1))
         place = y[0] * tirx.const(self.size[1], "int32") + x[0]
-        if self.padding == "zeros":
-            outside = tirx.any(x[0] < 0, y[0] < 0)
-            place = tirx.Select(outside, tirx.const(-1, "int32"), place)
-        return place, x[1] * y[1]
+        inside = tirx.all(x[1], y[1]) if self.padding == "zeros" else None
+        return place, inside, x[2] * y[2]
 
-    def pixel(self, load: Callable[[Expr], Expr], place: Expr, weight: Expr) -> Expr:
+    def part(self, grid: Any, at: Sequence[Any], number: int) -> Expr:
+        """Of a neighbour the place, -1 outside of an image that zeros surround, or the weight."""
+        place, inside, weight = self.neighbour(grid, at)
+        if number:
+            return weight
+        return place if inside is None else tirx.Select(inside, place, tirx.const(-1, "int32"))
+
+    def looked_up(self, load: Callable[[Expr], Expr], place: Expr, weight: Expr) -> Expr:
+        """What a neighbour adds of which a table tells the place."""
+        if self.padding != "zeros":
+            return self.pixel(load, (place, None, weight))
+        inside = place >= 0
+        return self.pixel(
+            load, (tirx.Select(inside, place, tirx.const(0, "int32")), inside, weight)
+        )
+
+    def pixel(self, load: Callable[[Expr], Expr], neighbour: tuple[Expr, Expr, Expr]) -> Expr:
         """What a neighbour adds: what `load` finds at its place, 0 outside, by its weight."""
-        inside = place
-        if self.padding == "zeros":
-            inside = tirx.Select(place < 0, tirx.const(0, "int32"), place)
-        found = load(inside.astype("int64"))
-        if self.padding == "zeros":  # no weight of 0 would do: an infinite pixel has none
-            found = tirx.Select(place < 0, _real(0), found)
-        return found if self.mode == "nearest" else found * weight
+        place, inside, weight = neighbour
+        found = load(place.astype("int64"))
+        # No weight of 0 would do outside: an infinite pixel has none.
+        if inside is not None and self.spreads_nan:
+            found = tirx.Select(inside, found, _real(0))
+        if self.mode != "nearest":
+            found *= weight
+        if inside is not None and not self.spreads_nan:
+            found = tirx.Select(inside, found, _real(0))
+        return found
 
-    def _along(self, value: Expr, extent: int, tap: Expr) -> tuple[Expr, Expr]:
-        """The index along an axis of a neighbour, from the first on, and its weight."""
-        last = _real(extent - 1)
-        at = self._place(value, extent)
+    def _along(self, value: Expr, extent: int, tap: Expr) -> tuple[Expr, Expr, Expr]:
+        """Of a neighbour along an axis the index, whether it is inside, and the weight."""
+        last, at = _real(extent - 1), self._place(value, extent)
         if self.mode == "nearest":
-            return self._inside(tirx.nearbyint(at), extent), _real(1)
-        below = tirx.floor(at)
-        part = at - below
-        first = _TAPS[self.mode] // 2 - 1
-        step = tap.astype("float32") - _real(first)
-        own = below + step
-        weight = _weight(self.mode, part, step)
-        if self.padding == "zeros":
-            nothing = tirx.Select(tirx.isnan(part), part, _real(0))
-            inside = tirx.all(own >= _real(0), own <= last)
-            weight = tirx.Select(inside, weight, nothing if self.spreads_nan else _real(0))
-        return self._inside(own, extent), weight
+            own, weight = tirx.nearbyint(at), _real(1)
+        else:
+            below = tirx.floor(at)
+            step = tap.astype("float32") - _real(_TAPS[self.mode] // 2 - 1)
+            own, weight = below + step, _weight(self.mode, at - below, step)
+        if self.padding == "reflection":
+            own = self._reflected(own, extent)
+        inside = tirx.all(own >= _real(0), own <= last)
+        return _clamped(own, last, _real(0)).astype("int32"), inside, weight
 
     def _place(self, value: Expr, extent: int) -> Expr:
         """From -1 to 1 to a place between elements, finite where a border says so."""
@@ -97,17 +110,6 @@ class Grid:
             return at
         more = _BEYOND if self.mode == "cubic" else 0
         return _clamped(at, _real(extent - 1 + more), _real(-more))
-
-    def _inside(self, own: Expr, extent: int) -> Expr:
-        """The index of an element by padding; -1 where there is none."""
-        last = _real(extent - 1)
-        if self.padding == "reflection":
-            own = self._reflected(own, extent)
-        index = _clamped(own, last, _real(0)).astype("int32")
-        if self.padding != "zeros":
-            return index
-        inside = tirx.all(own >= _real(0), own <= last)
-        return tirx.Select(inside, index, tirx.const(-1, "int32"))
 
     def _reflected(self, own: Expr, extent: int) -> Expr:
         """Between the first and last element, or from half an element outside of them."""
@@ -172,7 +174,7 @@ def _tables(s: Scope, pixels: Expr, form: Grid) -> list[Expr]:
     def table(part: int) -> Callable[[Any], Any]:
         def corners(grid: Any) -> Any:
             extents = [tirx.const(form.neighbours, "int64"), *grid.shape[:2]]
-            return te.compute(extents, lambda *at: form.neighbour(grid, at)[part], name="corners")
+            return te.compute(extents, lambda *at: form.part(grid, at, part), name="corners")
 
         return corners
 
@@ -186,7 +188,7 @@ def _of_rows(form: Grid) -> Callable[..., Any]:
     def _sampled(rows: Any, places: Any, weights: Any) -> Any:
         def element(n: Any, p: Any, c: Any) -> Any:
             terms = [
-                form.pixel(lambda at: rows[n, at, c], places[k, n, p], weights[k, n, p])
+                form.looked_up(lambda at: rows[n, at, c], places[k, n, p], weights[k, n, p])
                 for k in range(form.neighbours)
             ]
             return _total(terms)
@@ -203,7 +205,7 @@ def _of_planes(form: Grid) -> Callable[..., Any]:
     def _sampled(planes: Any, places: Any, *weights: Any) -> Any:
         def element(n: Any, c: Any, p: Any) -> Any:
             terms = [
-                form.pixel(
+                form.looked_up(
                     lambda at: planes[n, c, at],
                     places[k, n, p],
                     weights[0][k, n, p] if weights else None,
@@ -224,8 +226,8 @@ def _at_once(form: Grid) -> Callable[..., Any]:
         def element(n: Any, c: Any, p: Any) -> Any:
             terms = []
             for k in range(form.neighbours):
-                place, weight = form.neighbour(points, (tirx.const(k, "int32"), n, p))
-                terms.append(form.pixel(lambda at: planes[n, c, at], place, weight))
+                found = form.neighbour(points, (tirx.const(k, "int32"), n, p))
+                terms.append(form.pixel(lambda at: planes[n, c, at], found))
             return _total(terms)
 
         return te.compute([*planes.shape[:2], points.shape[1]], element, name="sampled")
