@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hybridc.compiler.interfaces import NotApplicable, PrimFunc
+from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc
 from hybridc.compiler.target import Target
-from hybridc.schedules.rows import row_stages
+from hybridc.schedules.rows import row_stages, uneven
 from hybridc.schedules.rows.rule import RowRule
 
 
@@ -22,4 +22,10 @@ class Reduction(RowRule):
             return found
         if len(found.kept) != found.output_axes:
             return NotApplicable("its output has the reduced axis again")
-        return found
+        return uneven.with_fewer_axes(found)
+
+    def default(self, match: row_stages.Rows, target: Target) -> Point:
+        """Accumulators enough to hide latencies also where no whole vectors divide the rows."""
+        if match.along or match.axis % match.native == 0:
+            return match.point
+        return {**match.point, "width": uneven.width(match)}

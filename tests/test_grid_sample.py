@@ -1,4 +1,4 @@
-"""GridSample by rows of channels, against ONNX Runtime."""
+"""GridSample by rows of channels or by planes, against ONNX Runtime."""
 
 from typing import Any
 
@@ -51,6 +51,16 @@ def test_neighbours_are_weighted_as_by_onnx_runtime(
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_few_pixels_of_a_large_image(mode: str) -> None:
+    """The image is not turned for them."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 9, 31, 33)).astype(np.float32)
+    grid = rng.uniform(-1.4, 1.4, (2, 2, 3, 2)).astype(np.float32)
+    got, wanted = sampled(x, grid, mode=mode, padding_mode="zeros", align_corners=1)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=5e-5)
+
+
 @pytest.mark.parametrize("padding", ["zeros", "border"])
 def test_pixels_on_the_edges(padding: str) -> None:
     """Corners, the middle of pixels, and what lies half or wholly outside."""
@@ -89,3 +99,45 @@ def test_batch_and_grid_may_be_open(padding: str) -> None:
         }
         (got,) = session.run(None, feed)
         np.testing.assert_allclose(got, np.asarray(other.run(None, feed)[0]), rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "cubic"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("shape", [(2, 9, 11, 7), (1, 1, 5, 1), (3, 3, 4, 6)])
+def test_other_modes(mode: str, padding: str, shape: tuple[int, ...]) -> None:
+    """Places between pixels, on them, halfway, and several images outside."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape).astype(np.float32)
+    aligned = shape[1] % 2 if 1 not in shape[2:] else 0
+    grid = rng.uniform(-4.4, 4.4, (shape[0], 5, 13, 2)).astype(np.float32)
+    grid[:, 0] = rng.integers(-9, 9, (shape[0], 13, 2)) / np.float32(4)
+    grid[0, 1, :3] = [[1, 1], [-1, -1], [0, 0]]
+    options = {"mode": mode, "align_corners": aligned, "padding_mode": padding}
+    got, wanted = sampled(x, grid, **options)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=5e-5)
+
+
+@pytest.mark.parametrize("target", ["cpu", "avx2"])
+@pytest.mark.parametrize("channels", [1, 2, 8])
+@pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
+def test_what_is_no_number_stays_where_it_is(target: str, channels: int, mode: str) -> None:
+    """A pixel that is infinite or no number says nothing of what lies far outside."""
+    x = np.ones((1, channels, 6, 6), np.float32)
+    x[:, :, 0], x[:, :, -1] = np.inf, np.nan
+    grid = np.array([[0, 0.17], [-9, -9], [0.1, 8], [7, 0.3], [0.5, -0.96]], np.float32)
+    got, wanted = sampled(x, grid[None, None], target, mode=mode, padding_mode="zeros")
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("mode", ["nearest", "cubic"])
+def test_no_number_of_a_place_reads_outside(mode: str, padding: str) -> None:
+    grid = np.zeros((1, 1, 5, 2), np.float32)
+    grid[0, 0, :, 0] = [np.nan, np.inf, -np.inf, 1e30, -1e30]
+    got, _ = sampled(np.ones((1, 8, 4, 4), np.float32), grid, mode=mode, padding_mode=padding)
+    if padding == "zeros":
+        assert not got.any()
+    elif padding == "border":
+        np.testing.assert_allclose(got, 1, rtol=1e-6)
+    else:
+        assert np.all(np.isnan(got) | (np.abs(got) < 4))

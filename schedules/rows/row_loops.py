@@ -34,7 +34,8 @@ def schedule_rows(rows: Rows, point: Point) -> Schedule:
     transforms.add_unit_loops(schedule)
     compute_rows(schedule, rows, point["width"], bool(point["threads"]), bool(point.get("unroll")))
     finished = transforms.finish(schedule)
-    return transforms.new_schedule(addresses.straightened(finished.mod["main"]))
+    made = addresses.straightened(finished.mod["main"])
+    return transforms.new_schedule(rows.merged.restored(made) if rows.merged else made)
 
 
 def compute_rows(

@@ -14,7 +14,7 @@ from typing import Any
 
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Space
 from hybridc.compiler.target import Target
-from hybridc.schedules.loops import analysis, transforms
+from hybridc.schedules.loops import analysis, merged_axes, transforms
 from hybridc.schedules.loops.analysis import Block
 from hybridc.schedules.products import cache_sets, tiling
 
@@ -38,7 +38,8 @@ class Rows(Match):
     are the positions of the output's axes that number the rows.  `along` tells where vectors lie;
     `axis` is the length of the axis under them, `fused` how many reduced axes make it up, and
     `widths` are the lanes, or the rows side by side, that fit it.  Up to `wide` rows are better
-    side by side than in registers, where that is no 0.
+    side by side than in registers, where that is no 0.  `merged` tells the
+    kernel's own axes where `staged` has fewer.
     """
 
     staged: PrimFunc
@@ -53,6 +54,7 @@ class Rows(Match):
     native: int
     threads: bool
     wide: int = 0
+    merged: merged_axes.Merged | None = None
 
     @property
     def output_axes(self) -> int:

@@ -83,11 +83,9 @@ def _grid_sampler_2d(c: Call) -> Expr:
     x, grid = c["input"], c["grid"]
     shapes = (c.shape("input"), c.shape("grid"))
     size = (shapes[0][2], shapes[0][3])
-    border = c["padding_mode"] == _BORDER
-    form = sampled_images.Grid(size, bool(c["align_corners"]), border, spreads_nan=True)
-    many = shapes[0][1] >= sampled_images.LEAST
-    sampled = sampled_images.by_rows if many else sampled_images.by_pixels
-    return sampled(c.scope, x, grid, shapes, form)
+    padding = "border" if c["padding_mode"] == _BORDER else "zeros"
+    form = sampled_images.Grid(size, bool(c["align_corners"]), padding, spreads_nan=True)
+    return sampled_images.sampled(c.scope, x, grid, shapes, form)
 
 
 def _is_linear(

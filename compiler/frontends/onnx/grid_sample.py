@@ -1,4 +1,4 @@
-"""GridSample of many channels, by rows of them."""
+"""GridSample of images, by kernels of our own."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,29 +8,29 @@ from hybridc.compiler.frontends import sampled_images
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
 from hybridc.compiler.ir.rewrite import are_known
 
-_LINEAR = ("linear", "bilinear")
+_FORMER = {"bilinear": "linear", "bicubic": "cubic"}  # names of opset 16
 
 
 def _grid_sample(node: Node) -> Expr:
-    """Linear in images of float32, whose batch and whose grid may be open.
+    """Of images of float32, whose batch and whose grid may be open.
 
     Other forms are left to TVM, which divides by a length of 0.
     """
     x, grid, s = node.inputs[0], node.inputs[1], node.scope
     known = are_known(node.shape()[1:])
-    mode, padding = node.get("mode", "linear"), node.get("padding_mode", "zeros")
-    if padding == "reflection" and node.get("align_corners", 0) and 1 in node.shape()[2:]:
-        raise UnsupportedError("a reflection between the ends of one element")
-    takes = mode in _LINEAR and padding in ("zeros", "border") and dtype(x) == "float32"
-    if not known or not takes or len(node.shape()) != 4 or dtype(grid) != "float32":
-        return None
-    shapes = (node.shape(), node.shape(1))
-    _, channels, height, width = node.shape()
-    if channels < sampled_images.LEAST or 0 in (*node.shape(), *node.shape(1)):
-        return None
+    mode, padding = str(node.get("mode", "linear")), node.get("padding_mode", "zeros")
+    mode = _FORMER.get(mode, mode)
     aligned = bool(node.get("align_corners", 0))
-    form = sampled_images.Grid((height, width), aligned, padding == "border", spreads_nan=False)
-    return sampled_images.by_rows(s, x, grid, shapes, form)
+    if padding == "reflection" and aligned and 1 in node.shape()[2:]:
+        raise UnsupportedError("a reflection between the ends of one element")
+    floats = dtype(x) == dtype(grid) == "float32"
+    if not known or not floats or len(node.shape()) != 4:
+        return None
+    if 0 in (*node.shape(), *node.shape(1)):
+        return None
+    _, _, height, width = node.shape()
+    form = sampled_images.Grid((height, width), aligned, padding, spreads_nan=False, mode=mode)
+    return sampled_images.sampled(s, x, grid, (node.shape(), node.shape(1)), form)
 
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType({"GridSample": _grid_sample})

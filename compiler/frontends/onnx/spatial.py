@@ -16,8 +16,10 @@ from hybridc.compiler.frontends.onnx.node import (
     Node,
     dtype,
     static,
+    zeros,
 )
 from hybridc.compiler.ir.rewrite import constant
+from hybridc.compiler.kernels.indexing import placed
 from hybridc.compiler.model import Array
 
 
@@ -120,8 +122,11 @@ def _max_unpool(node: Node) -> Expr:
     wanted = node.ints(2, natural)
     if any(big < small for big, small in zip(wanted, natural, strict=True)):
         raise UnsupportedError("an output smaller than what was pooled")
-    zeros = constant(np.zeros(math.prod(natural)), dtype(x))
-    flat = s.scatter_elements(zeros, s.reshape(indices, [-1]), s.reshape(x, [-1]), axis=0)
+    count, total, kind = math.prod(sizes), math.prod(natural), dtype(x)
+    if not count:
+        return zeros(s, wanted, kind)
+    operands = [s.reshape(each, [count]) for each in (x, s.as_type(indices, "int64"))]
+    (flat,) = s.loops("placed", placed.placed(count, total, kind), operands, [((total,), kind)])
     y = s.reshape(flat, natural)
     for axis, (big, small) in enumerate(zip(wanted, natural, strict=True)):
         if big > small:
