@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from tvm.ir.expr import TensorLoad
+from tvm.ir.expr import Call, TensorLoad
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
@@ -16,12 +16,23 @@ _INLINED = 2
 # value decides, or gates, what becomes of itself every step doubles or trebles them.  What is
 # stored instead is written and read once for all these operations.
 _MOST = 8
+# Functions in the expression of a value, at most.  Code for one of an argument that has others
+# repeats the argument, a tanh five times: of a chain of 11, 29 s of code.
+_MOST_FUNCTIONS = 6
+_FUNCTIONS = frozenset(
+    f"tirx.{name}"
+    for name in (
+        *("acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "erf", "exp", "log"),
+        *("pow", "sigmoid", "sin", "sinh", "tan", "tanh"),
+    )
+)
 
 
 def grown(module: IRModule, function: Any) -> set[Any]:
-    """The variables that several loads of inlined kernels read, and whose expression is long.
+    """The variables whose expression is long and read by several loads of inlined kernels.
 
-    The kernels of `module` tell their `op_pattern`.
+    So are those whose expression has many functions, whoever reads them.  The kernels of `module`
+    tell their `op_pattern`.
     """
     kernels = [
         (binding.var, module[binding.value.args[0]], list(binding.value.args[1].fields))
@@ -36,16 +47,18 @@ def grown(module: IRModule, function: Any) -> set[Any]:
             read[operand] += loads[param]
     found: set[Any] = set()
     sizes: dict[Any, int] = {}
+    functions: dict[Any, int] = {}
     for var, kernel, operands in inlined:
-        size = _size(kernel, [sizes.get(operand, 1) for operand in operands])
-        if size > _MOST and read[var] > 1:
+        size = _loads_in(kernel, [sizes.get(operand, 1) for operand in operands])
+        calls = _functions_in(kernel, [functions.get(operand, 0) for operand in operands])
+        if (size > _MOST and read[var] > 1) or calls > _MOST_FUNCTIONS:
             found.add(var)
         else:
-            sizes[var] = size
+            sizes[var], functions[var] = size, calls
     return found
 
 
-def _size(kernel: PrimFunc, operands: list[int]) -> int:
+def _loads_in(kernel: PrimFunc, operands: list[int]) -> int:
     """The loads in the expression of a kernel's result, given those of its operands."""
     sizes = dict(zip(kernel.params, operands, strict=False))
     largest = 1
@@ -53,6 +66,23 @@ def _size(kernel: PrimFunc, operands: list[int]) -> int:
         largest = sum(sizes.get(load.source, 1) for load in _loads(block.body))
         sizes |= {region.source: largest for region in block.writes}
     return largest
+
+
+def _functions_in(kernel: PrimFunc, operands: list[int]) -> int:
+    """The functions in the expression of a kernel's result, given those of its operands."""
+    counts = dict(zip(kernel.params, operands, strict=False))
+    most = 0
+    for block in _blocks(kernel):
+        most = _own_functions(block.body)
+        most += sum(counts.get(load.source, 0) for load in _loads(block.body))
+        counts |= {region.source: most for region in block.writes}
+    return most
+
+
+def _own_functions(node: Any) -> int:
+    names: list[str] = []
+    structural_walk(node, (Call, lambda call: names.append(str(getattr(call.op, "name", "")))))
+    return sum(name in _FUNCTIONS for name in names)
 
 
 def _blocks(kernel: PrimFunc) -> list[Any]:

@@ -88,6 +88,25 @@ def test_expressions_of_values_that_are_read_again_stay_short(step: Any, by_nump
     np.testing.assert_allclose(evaluate(module, [x])[0], wanted, rtol=1e-4, atol=1e-6)
 
 
+def squashed(value: Any) -> Any:
+    return relax.op.tanh(relax.op.multiply(value, relax.const(1.5, "float32")))
+
+
+def test_functions_of_functions_are_few_in_a_kernel() -> None:
+    steps, context = pipeline.parse("legalize,fuse"), Context(target.parse("cpu", threads=1))
+    module = pipeline.run(steps, chain(squashed, 16), context)
+    counts = [
+        func.script().count("T.tanh(")
+        for _, func in module.functions_items()
+        if not isinstance(func, relax.Function)
+    ]
+    assert 0 < max(counts) <= 7
+    x = wanted = np.random.default_rng(0).standard_normal(40).astype(np.float32)
+    for _ in range(16):
+        wanted = np.tanh(np.float32(1.5) * wanted)
+    np.testing.assert_allclose(evaluate(module, [x])[0], wanted, rtol=1e-4, atol=1e-6)
+
+
 def test_what_is_compared_once_is_not_stored() -> None:
     steps = pipeline.parse("legalize,fuse")
     module = pipeline.run(steps, chain(decided, 1), Context(target.parse("cpu", threads=1)))
