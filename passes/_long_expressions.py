@@ -16,9 +16,9 @@ _INLINED = 2
 # value decides, or gates, what becomes of itself every step doubles or trebles them.  What is
 # stored instead is written and read once for all these operations.
 _MOST = 8
-# Functions in the expression of a value, at most.  Code for one of an argument that has others
-# repeats the argument, a tanh five times: of a chain of 11, 29 s of code.
-_MOST_FUNCTIONS = 6
+# Functions that are in each other, at most: as many as fast-math makes vectors of.  Code for one
+# more repeats its argument, a tanh five times (a chain of 11 took 29 s), or is for no vectors.
+_DEEPEST = 3
 _FUNCTIONS = frozenset(
     f"tirx.{name}"
     for name in (
@@ -31,8 +31,8 @@ _FUNCTIONS = frozenset(
 def grown(module: IRModule, function: Any) -> set[Any]:
     """The variables whose expression is long and read by several loads of inlined kernels.
 
-    So are those whose expression has many functions, whoever reads them.  The kernels of `module`
-    tell their `op_pattern`.
+    So are those that would have one more function around them than may be in each other.  The
+    kernels of `module` tell their `op_pattern`.
     """
     kernels = [
         (binding.var, module[binding.value.args[0]], list(binding.value.args[1].fields))
@@ -47,14 +47,19 @@ def grown(module: IRModule, function: Any) -> set[Any]:
             read[operand] += loads[param]
     found: set[Any] = set()
     sizes: dict[Any, int] = {}
-    functions: dict[Any, int] = {}
+    depths: dict[Any, int] = {}
     for var, kernel, operands in inlined:
         size = _loads_in(kernel, [sizes.get(operand, 1) for operand in operands])
-        calls = _functions_in(kernel, [functions.get(operand, 0) for operand in operands])
-        if (size > _MOST and read[var] > 1) or calls > _MOST_FUNCTIONS:
+        if size > _MOST and read[var] > 1:
             found.add(var)
         else:
-            sizes[var], functions[var] = size, calls
+            sizes[var] = size
+        own = sum(_functions(block.body) for block in _blocks(kernel))
+        deep = {each for each in operands if own and own + depths.get(each, 0) > _DEEPEST}
+        found |= deep & depths.keys()
+        inside = (depths.get(each, 0) for each in operands if each not in found)
+        if depth := own + max(inside, default=0):
+            depths[var] = depth
     return found
 
 
@@ -68,18 +73,7 @@ def _loads_in(kernel: PrimFunc, operands: list[int]) -> int:
     return largest
 
 
-def _functions_in(kernel: PrimFunc, operands: list[int]) -> int:
-    """The functions in the expression of a kernel's result, given those of its operands."""
-    counts = dict(zip(kernel.params, operands, strict=False))
-    most = 0
-    for block in _blocks(kernel):
-        most = _own_functions(block.body)
-        most += sum(counts.get(load.source, 0) for load in _loads(block.body))
-        counts |= {region.source: most for region in block.writes}
-    return most
-
-
-def _own_functions(node: Any) -> int:
+def _functions(node: Any) -> int:
     names: list[str] = []
     structural_walk(node, (Call, lambda call: names.append(str(getattr(call.op, "name", "")))))
     return sum(name in _FUNCTIONS for name in names)
