@@ -10,6 +10,7 @@ import onnxruntime
 import open_models
 import pytest
 from numpy.typing import NDArray
+from tvm import tirx
 
 import hybridc
 from hybridc.compiler.aot import open_table, parts, worth
@@ -46,7 +47,7 @@ def compiled(name: str, threads: int, several: bool = True) -> tuple[Artifact, A
     """An artifact whose calls start threads, or do not, at any size; and ONNX Runtime's session."""
     model = MODELS[name]()
     with pytest.MonkeyPatch.context() as patch:
-        gain = worth.tirx.const(2**40 if several else -1, "int64")
+        gain = tirx.const(2**40 if several else -1, "int64")
         patch.setattr(worth, "gains", lambda calls, *_: [gain] * len(calls))
         artifact = hybridc.compile(model, threads=threads, verify="off")
     return artifact, onnxruntime.InferenceSession(model.SerializeToString())

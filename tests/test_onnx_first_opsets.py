@@ -60,9 +60,8 @@ def test_parts_are_joined_along_the_second_axis() -> None:
 
 
 def test_a_tensor_is_repeated_along_one_axis() -> None:
-    got = imported(
-        [node("Tile", "x n a", "y")], {"n": np.float32([3.0]), "a": np.float32([2.0])}, 5
-    )
+    numbers = {name: np.array([n], np.float32) for name, n in (("n", 3), ("a", 2))}
+    got = imported([node("Tile", "x n a", "y")], numbers, 5)
     np.testing.assert_array_equal(got, np.tile(X, (1, 1, 3, 1)))
 
 
