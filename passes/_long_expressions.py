@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from tvm.ir.expr import TensorLoad
+from tvm.ir.expr import Call, TensorLoad
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
@@ -16,12 +16,23 @@ _INLINED = 2
 # value decides, or gates, what becomes of itself every step doubles or trebles them.  What is
 # stored instead is written and read once for all these operations.
 _MOST = 8
+# Functions that are in each other, at most: as many as fast-math makes vectors of.  Code for one
+# more repeats its argument, a tanh five times (a chain of 11 took 29 s), or is for no vectors.
+_DEEPEST = 3
+_FUNCTIONS = frozenset(
+    f"tirx.{name}"
+    for name in (
+        *("acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "erf", "exp", "log"),
+        *("pow", "sigmoid", "sin", "sinh", "tan", "tanh"),
+    )
+)
 
 
 def grown(module: IRModule, function: Any) -> set[Any]:
-    """The variables that several loads of inlined kernels read, and whose expression is long.
+    """The variables whose expression is long and read by several loads of inlined kernels.
 
-    The kernels of `module` tell their `op_pattern`.
+    So are those that would have one more function around them than may be in each other.  The
+    kernels of `module` tell their `op_pattern`.
     """
     kernels = [
         (binding.var, module[binding.value.args[0]], list(binding.value.args[1].fields))
@@ -36,16 +47,23 @@ def grown(module: IRModule, function: Any) -> set[Any]:
             read[operand] += loads[param]
     found: set[Any] = set()
     sizes: dict[Any, int] = {}
+    depths: dict[Any, int] = {}
     for var, kernel, operands in inlined:
-        size = _size(kernel, [sizes.get(operand, 1) for operand in operands])
+        size = _loads_in(kernel, [sizes.get(operand, 1) for operand in operands])
         if size > _MOST and read[var] > 1:
             found.add(var)
         else:
             sizes[var] = size
+        own = sum(_functions(block.body) for block in _blocks(kernel))
+        deep = {each for each in operands if own and own + depths.get(each, 0) > _DEEPEST}
+        found |= deep & depths.keys()
+        inside = (depths.get(each, 0) for each in operands if each not in found)
+        if depth := own + max(inside, default=0):
+            depths[var] = depth
     return found
 
 
-def _size(kernel: PrimFunc, operands: list[int]) -> int:
+def _loads_in(kernel: PrimFunc, operands: list[int]) -> int:
     """The loads in the expression of a kernel's result, given those of its operands."""
     sizes = dict(zip(kernel.params, operands, strict=False))
     largest = 1
@@ -53,6 +71,12 @@ def _size(kernel: PrimFunc, operands: list[int]) -> int:
         largest = sum(sizes.get(load.source, 1) for load in _loads(block.body))
         sizes |= {region.source: largest for region in block.writes}
     return largest
+
+
+def _functions(node: Any) -> int:
+    names: list[str] = []
+    structural_walk(node, (Call, lambda call: names.append(str(getattr(call.op, "name", "")))))
+    return sum(name in _FUNCTIONS for name in names)
 
 
 def _blocks(kernel: PrimFunc) -> list[Any]:

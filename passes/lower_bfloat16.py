@@ -10,7 +10,7 @@ from hybridc.compiler.kernels import bfloat16_lowering
 class LowerBfloat16(Pass):
     """Compute bfloat16 in float32, and store it as 16 bits.
 
-    A kernel rounds only what it stores, to nearest even.
+    A kernel rounds only what it stores, and what is cast to bfloat16 and back, to nearest even.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -10,14 +10,17 @@ import onnxruntime
 import open_models
 import pytest
 from numpy.typing import NDArray
+from tvm import tirx
 
 import hybridc
 from hybridc.compiler.aot import open_table, parts, worth
 from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import random_feed
+from hybridc.compiler.runtime import by_sizes
 from hybridc.compiler.runtime.by_sizes import BySizes
 from hybridc.compiler.runtime.session import InferenceSession
+from hybridc.compiler.runtime.tensors import empty
 
 # Of register tiles and strips, one more than these, and others.
 SIZES = (1, 2, 3, 4, 5, 15, 16, 17, 31, 64, 65, 67, 129, 200)
@@ -44,7 +47,7 @@ def compiled(name: str, threads: int, several: bool = True) -> tuple[Artifact, A
     """An artifact whose calls start threads, or do not, at any size; and ONNX Runtime's session."""
     model = MODELS[name]()
     with pytest.MonkeyPatch.context() as patch:
-        gain = worth.tirx.const(2**40 if several else -1, "int64")
+        gain = tirx.const(2**40 if several else -1, "int64")
         patch.setattr(worth, "gains", lambda calls, *_: [gain] * len(calls))
         artifact = hybridc.compile(model, threads=threads, verify="off")
     return artifact, onnxruntime.InferenceSession(model.SerializeToString())
@@ -156,6 +159,33 @@ def test_sizes_of_many_calls_are_forgotten() -> None:
         feed = random_feed(artifact.inputs, batch, {"batch": batch})
         for got, want in zip(session.run(None, feed), machine.run(None, feed), strict=True):
             np.testing.assert_array_equal(got, want)
+
+
+def test_a_call_that_gets_no_memory_leaves_none_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    artifact, _ = compiled("blocks", 1)
+    session = InferenceSession(artifact)
+    few, many = (random_feed(artifact.inputs, 1, {"batch": n}) for n in (5, 400))
+    wanted, calls = session.run(None, few), vars(session)["_at_once"]
+    table, held = calls._last.table, len(calls._ports) + len(calls._kinds)
+    memory = calls._last.memory
+    assert memory > 0
+
+    def scarce(shape: tuple[int, ...], dtype: Any) -> Any:
+        if np.prod(shape) > memory:
+            raise MemoryError
+        return empty(shape, dtype)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(by_sizes, "empty", scarce)
+        with pytest.raises(MemoryError):
+            session.run(None, many)
+        again = session.run(None, few)
+    assert calls._memory.nbytes >= memory
+    assert table[held] == calls._memory.ctypes.data
+    for got, want in zip(again, wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 def test_calls_from_several_threads_do_not_mix() -> None:

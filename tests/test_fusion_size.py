@@ -1,5 +1,6 @@
 """A long chain of elementwise operators becomes kernels of a bounded size and expression."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -86,6 +87,40 @@ def test_expressions_of_values_that_are_read_again_stay_short(step: Any, by_nump
     for _ in range(16):
         wanted = by_numpy(wanted)
     np.testing.assert_allclose(evaluate(module, [x])[0], wanted, rtol=1e-4, atol=1e-6)
+
+
+def squashed(value: Any) -> Any:
+    return relax.op.tanh(relax.op.multiply(value, relax.const(1.5, "float32")))
+
+
+def test_functions_of_functions_are_few_in_a_kernel() -> None:
+    steps, context = pipeline.parse("legalize,fuse"), Context(target.parse("cpu", threads=1))
+    module = pipeline.run(steps, chain(squashed, 16), context)
+    counts = [
+        func.script().count("T.tanh(")
+        for _, func in module.functions_items()
+        if not isinstance(func, relax.Function)
+    ]
+    assert max(counts) == 3
+    x = wanted = np.random.default_rng(0).standard_normal(40).astype(np.float32)
+    for _ in range(16):
+        wanted = np.tanh(np.float32(1.5) * wanted)
+    np.testing.assert_allclose(evaluate(module, [x])[0], wanted, rtol=1e-4, atol=1e-6)
+
+
+def halved_error(value: Any) -> Any:
+    return relax.op.multiply(relax.op.erf(value), relax.const(0.5, "float32"))
+
+
+def test_functions_that_no_vector_has_are_not_called_on_vectors() -> None:
+    steps = pipeline.parse("legalize,fuse,schedule,allocate,fast-math,plan-memory")
+    context = Context(target.parse("cpu", threads=1), pipeline.rules())
+    x = np.random.default_rng(0).standard_normal(40).astype(np.float32)
+    (got,) = evaluate(pipeline.run(steps, chain(halved_error, 6), context), [x])
+    wanted = x.tolist()
+    for _ in range(6):
+        wanted = [math.erf(value) / 2 for value in wanted]
+    np.testing.assert_allclose(got, wanted, 1e-5)
 
 
 def test_what_is_compared_once_is_not_stored() -> None:

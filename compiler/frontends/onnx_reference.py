@@ -13,7 +13,13 @@ import numpy as np
 
 from hybridc.compiler.delegation.runtime_values import ValueSession
 from hybridc.compiler.errors import InputError, ModelError, first_line
-from hybridc.compiler.frontends.onnx_graph import choices, element_types, liveness, meaning
+from hybridc.compiler.frontends.onnx_graph import (
+    choices,
+    element_types,
+    first_opsets,
+    liveness,
+    meaning,
+)
 from hybridc.compiler.frontends.onnx_graph.model_file import copied
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers, operators_of
 from hybridc.compiler.model import Array, Feed, as_array
@@ -286,4 +292,5 @@ def _slow(given: _Given) -> Any:
             return (convert(np.rint(x) if whole else x, to, bool(saturate), round_mode),)
 
     model = str(given.source) if isinstance(given.source, Path) else given.source
-    return ReferenceEvaluator(model, new_ops=[Cast] if _is_narrow(given.light) else None)
+    own = first_opsets.reference_operators(given.light)
+    return ReferenceEvaluator(model, new_ops=[*own, *([Cast] if _is_narrow(given.light) else [])])

@@ -35,7 +35,8 @@ def lower(
 def lowered(func: PrimFunc, target: Target) -> PrimFunc:
     """One loop nest without bfloat16 but in the types of its parameters."""
     lowering = _Lowering(tuple(func.params))
-    body = structural_map(func.body, lowering.callbacks())
+    body = structural_map(func.body, (prim.Cast, _there_and_back))
+    body = structural_map(body, lowering.callbacks())
     return with_functions(func.with_body(body), bfloat16.functions(lowering.widths, target))
 
 
@@ -56,11 +57,12 @@ def takes_bits(func: PrimFunc) -> bool:
 
 
 def has_bfloat16(func: PrimFunc) -> bool:
-    """Whether a loop nest reads or writes bfloat16."""
-    found: list[Any] = []
-    structural_walk(func.body, (TensorLoad, lambda load: found.append(load.source)))
-    structural_walk(func.body, (tirx.BufferStore, lambda store: found.append(store.buffer)))
-    return any(str(buffer.dtype) == BFLOAT16 for buffer in found)
+    """Whether a loop nest reads or writes bfloat16, or rounds to it in between."""
+    found: list[str] = []
+    structural_walk(func.body, (TensorLoad, lambda load: found.append(str(load.source.dtype))))
+    structural_walk(func.body, (tirx.BufferStore, lambda s: found.append(str(s.buffer.dtype))))
+    structural_walk(func.body, (prim.Cast, lambda cast: found.append(str(cast.ty.dtype))))
+    return any(dtype.startswith(BFLOAT16) for dtype in found)
 
 
 @dataclass
@@ -143,6 +145,17 @@ def _select(select: Any) -> Any:
     if not _was(select):
         return select
     return tirx.Select(select.condition, select.true_value, select.false_value)
+
+
+def _there_and_back(cast: Any) -> Any:
+    """A cast of a cast to bfloat16, which is there to round."""
+    inner = cast.value
+    if not isinstance(inner, prim.Cast) or not _was(inner) or _was(cast) or _was(inner.value):
+        return cast
+    wide = str(inner.ty.dtype).replace(BFLOAT16, "float32")
+    value = inner.value if str(inner.value.ty.dtype) == wide else tirx.Cast(wide, inner.value)
+    rounded = bfloat16.widen(bfloat16.round_bits(value))
+    return rounded if str(cast.ty.dtype) == wide else tirx.Cast(str(cast.ty.dtype), rounded)
 
 
 def _cast(cast: Any) -> Any:

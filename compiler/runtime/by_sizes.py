@@ -126,6 +126,7 @@ class BySizes:
 
     def _enter(self, call: _Call) -> None:
         """Make ready for other sizes than those of the last call."""
+        self._last = None  # whose memory may be gone if what follows is interrupted
         if self._memory.nbytes < call.memory:
             self._memory = empty((0,), self._memory.dtype)  # the old one goes first
             self._memory = empty((call.memory,), self._memory.dtype)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.frontends.onnx_graph import first_opsets
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.model import Array
 
@@ -45,7 +46,8 @@ def evaluate(
     arrays = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in feed.items()}
     try:
         with np.errstate(all="ignore"):
-            results = onnx.reference.ReferenceEvaluator(model).run(None, arrays)
+            own = first_opsets.reference_operators(proto)
+            results = onnx.reference.ReferenceEvaluator(model, new_ops=own).run(None, arrays)
     except Exception:  # the reference raises anything; a node that stays is imported as it is
         return None
     named = zip((name for name in node.output if name), results, strict=True)

@@ -18,6 +18,7 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 from hybridc.compiler.dims import Dim, Shape, named
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends import onnx as families
+from hybridc.compiler.frontends.onnx.first_opsets import renewed
 from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
 from hybridc.compiler.frontends.onnx.same_windows import OF_WINDOWS, framed
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
@@ -142,7 +143,7 @@ class Importer(ONNXGraphImporter):
             raise UnsupportedError("an operand that is left out")
         count, scope = attrs["tvm_custom"]["num_outputs"], Scope(self.bb)
         node = Node(op_name, inputs, attrs, count, opset, scope, of_torch=self.of_torch)
-        node = framed(node)
+        node = framed(renewed(node))
         # TVM's own list, in which what is left out is None.
         inputs, attrs = type(inputs)(node.inputs), dict(node.attributes)
         converter = converters().get(op_name)
