@@ -145,6 +145,7 @@ def search(found: Matched, chosen: target.Target, trials: int, seed: int) -> Sea
     start = time.perf_counter()
     normalized = meta_schedule.tune_context._normalize_mod  # pyright: ignore[reportPrivateUsage]
     module = normalized(found.func)
+    builder: Any = meta_schedule.builder.LocalBuilder(f_build=_built)
     with tempfile.TemporaryDirectory(prefix="metaschedule-") as folder:
         database = meta_schedule.tune_tir(
             module,
@@ -152,7 +153,7 @@ def search(found: Matched, chosen: target.Target, trials: int, seed: int) -> Sea
             folder,
             max_trials_global=trials,
             seed=1 + seed,
-            builder=meta_schedule.builder.LocalBuilder(f_build=_built),
+            builder=builder,
         )
         records = list(database.get_all_tuning_records())
         best = database.query_tuning_record(module, chosen.tvm, "main")

@@ -112,7 +112,7 @@ def test_other_modes(mode: str, padding: str, shape: tuple[int, ...]) -> None:
     grid = rng.uniform(-4.4, 4.4, (shape[0], 5, 13, 2)).astype(np.float32)
     grid[:, 0] = rng.integers(-9, 9, (shape[0], 13, 2)) / np.float32(4)
     grid[0, 1, :3] = [[1, 1], [-1, -1], [0, 0]]
-    options = {"mode": mode, "align_corners": aligned, "padding_mode": padding}
+    options: dict[str, Any] = {"mode": mode, "align_corners": aligned, "padding_mode": padding}
     got, wanted = sampled(x, grid, **options)
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=5e-5)
 
