@@ -206,8 +206,10 @@ def test_the_library_lies_in_private_and_is_gone_at_once(
     assert session.run(["y"], {"x": X})[0].shape == (4, 16)
 
 
-def test_no_room_for_the_library_is_told(dense: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+def test_no_room_for_the_library_is_told(
+    dense: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with pytest.raises(ArtifactError, match="cannot unpack the artifact's library: No such file"):
         InferenceSession(dense)
 
