@@ -1,7 +1,6 @@
 """Sessions that call a model by the addresses of its arrays: what they read, and what they give."""
 
 import gc
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from test_aot import CASES, IMAGES, ROWS, model, node
+from threads_calling import mixed_up
 from tvm_ffi import from_dlpack
 
 import hybridc
@@ -122,22 +122,9 @@ def test_wrong_inputs_are_refused_and_do_no_harm(artifact: Artifact) -> None:
 
 def test_calls_from_several_threads_do_not_mix(artifact: Artifact) -> None:
     session, x = InferenceSession(artifact), random_feed(artifact.inputs, 3)["x"]
-    given = [x * factor for factor in (1, 2, 3, 4)]
-    wanted = [expected(artifact, each) for each in given]
-    wrong: list[int] = []
-
-    def work(place: int) -> None:
-        for _ in range(100):
-            got = session.run(None, {"x": given[place]})
-            if not all(map(np.array_equal, got, wanted[place])):
-                wrong.append(place)
-
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    feeds = [{"x": x * factor} for factor in (1, 2, 3, 4)]
+    wanted = [expected(artifact, feed["x"]) for feed in feeds]
+    assert not mixed_up(session, feeds, wanted, calls=100)
 
 
 @pytest.mark.parametrize("case", ["one twice", "an input", "a weight", "a shape of an input"])

@@ -1,7 +1,6 @@
 """Sessions that call a model of open sizes by addresses and numbers, beside the virtual machine."""
 
 import gc
-import threading
 from functools import cache
 from typing import Any
 
@@ -10,6 +9,7 @@ import onnxruntime
 import open_models
 import pytest
 from numpy.typing import NDArray
+from threads_calling import mixed_up
 from tvm import tirx
 
 import hybridc
@@ -193,19 +193,7 @@ def test_calls_from_several_threads_do_not_mix() -> None:
     session, machine = InferenceSession(artifact), watched(artifact)
     feeds = [random_feed(artifact.inputs, n, {"batch": n}) for n in (2, 40, 65, 130)]
     wanted = [machine.run(None, feed) for feed in feeds]
-    wrong: list[int] = []
-
-    def work(place: int) -> None:
-        for _ in range(50):
-            if not all(map(np.array_equal, session.run(None, feeds[place]), wanted[place])):
-                wrong.append(place)
-
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    assert not mixed_up(session, feeds, wanted, calls=50)
 
 
 def test_named_outputs_and_an_empty_batch() -> None:
